@@ -32,10 +32,10 @@ check_machine() {
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
-# rsmpi's bindings are generated at build time with libclang.
+# The bindings to MPI are generated at build time with libclang (libclang-cpp is another library).
 has_libclang() {
   local library
-  for library in /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/x86_64-linux-gnu/libclang*.so* ${LIBCLANG_PATH:+"$LIBCLANG_PATH"/libclang*.so*}; do
+  for library in /usr/lib/llvm-*/lib/libclang{.so,-[0-9]*.so}* /usr/lib/x86_64-linux-gnu/libclang{.so,-[0-9]*.so}* ${LIBCLANG_PATH:+"$LIBCLANG_PATH"/libclang.so*}; do
     if [ -e "$library" ]; then return 0; fi
   done
   return 1

@@ -15,6 +15,9 @@
 #include "xla/hlo/ir/hlo_module.h"
 #include "xla/pjrt/proto/compile_options.pb.h"
 #include "xla/service/hlo.pb.h"
+#include "xla/service/hlo_cost_analysis.h"
+#include "xla/shape.h"
+#include "xla/shape_util.h"
 
 namespace xla {
 // Exported by the library; its header needs LLVM's. `use_tuple_args` and `return_tuple` as in xla/pjrt/mlir_to_hlo.h.
@@ -56,10 +59,6 @@ absl::StatusOr<xla::XlaComputation> ParseProgram(const PJRT_Program& program) {
       absl::StrCat("program format \"", format, "\" is unknown; known: mlir (text or bytecode), hlo"));
 }
 
-PJRT_LoadedExecutable* Wrap(std::unique_ptr<xla::PjRtLoadedExecutable> executable, PJRT_Client* client) {
-  return new PJRT_LoadedExecutable(std::shared_ptr<xla::PjRtLoadedExecutable>(std::move(executable)), client);
-}
-
 // Programs here are single modules, whose result is an array or a flat tuple of arrays.
 template <typename T>
 absl::StatusOr<T> OnlyModule(absl::StatusOr<std::vector<T>> per_module) {
@@ -68,6 +67,45 @@ absl::StatusOr<T> OnlyModule(absl::StatusOr<std::vector<T>> per_module) {
     return absl::UnimplementedError(absl::StrCat("programs of ", per_module->size(), " modules are not supported"));
   }
   return std::move((*per_module)[0]);
+}
+
+// A loaded program and the shapes that it takes.
+struct LoadedProgram : PJRT_LoadedExecutable {
+  LoadedProgram(std::shared_ptr<xla::PjRtLoadedExecutable> executable, PJRT_Client* client,
+                std::vector<xla::Shape> parameters)
+      : PJRT_LoadedExecutable(std::move(executable), client), parameters(std::move(parameters)) {}
+
+  std::vector<xla::Shape> parameters;
+};
+
+absl::StatusOr<PJRT_LoadedExecutable*> Wrap(std::unique_ptr<xla::PjRtLoadedExecutable> executable,
+                                            PJRT_Client* client) {
+  TF_ASSIGN_OR_RETURN(const std::shared_ptr<xla::HloModule> module, OnlyModule(executable->GetHloModules()));
+  const xla::ComputationLayout& layout = module->entry_computation_layout();
+  std::vector<xla::Shape> parameters;
+  for (int i = 0; i < layout.parameter_count(); ++i) parameters.push_back(layout.parameter_shape(i));
+  return new LoadedProgram(std::shared_ptr<xla::PjRtLoadedExecutable>(std::move(executable)), client,
+                           std::move(parameters));
+}
+
+// XLA:CPU compares only sizes in bytes, and when it refuses to start a program of several replicas, every later one
+// of them waits for it forever. So arguments are checked before it sees them.
+absl::Status CheckArguments(const std::vector<xla::Shape>& parameters, PJRT_Buffer* const* arguments, size_t count) {
+  if (count != parameters.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the program takes ", parameters.size(), " arguments, got ", count));
+  }
+  for (size_t i = 0; i < count; ++i) {
+    TF_RETURN_IF_ERROR(NotNull(arguments[i], "an argument"));
+    const xla::PjRtBuffer& buffer = *arguments[i]->buffer;
+    if (buffer.element_type() != parameters[i].element_type() ||
+        !absl::c_equal(buffer.dimensions(), parameters[i].dimensions())) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "argument ", i, " of the program is ", xla::ShapeUtil::HumanString(parameters[i]), ", got ",
+          xla::ShapeUtil::HumanString(xla::ShapeUtil::MakeShape(buffer.element_type(), buffer.dimensions()))));
+    }
+  }
+  return absl::OkStatus();
 }
 
 // Converts `value`, which must outlive the result.
@@ -111,7 +149,7 @@ PJRT_Error* PJRT_Client_Compile(PJRT_Client_Compile_Args* args) {
   PJRT_ASSIGN_OR_RETURN(const xla::XlaComputation computation, ParseProgram(*args->program));
   PJRT_ASSIGN_OR_RETURN(std::unique_ptr<xla::PjRtLoadedExecutable> executable,
                         args->client->client->CompileAndLoad(computation, std::move(options)));
-  args->executable = Wrap(std::move(executable), args->client);
+  PJRT_ASSIGN_OR_RETURN(args->executable, Wrap(std::move(executable), args->client));
   return nullptr;
 }
 
@@ -128,7 +166,7 @@ PJRT_Error* PJRT_Executable_DeserializeAndLoad(PJRT_Executable_DeserializeAndLoa
       args->client->client->LoadSerializedExecutable(
           absl::string_view(args->serialized_executable, args->serialized_executable_size), std::move(options),
           xla::LoadOptions()));
-  args->loaded_executable = Wrap(std::move(executable), args->client);
+  PJRT_ASSIGN_OR_RETURN(args->loaded_executable, Wrap(std::move(executable), args->client));
   return nullptr;
 }
 
@@ -197,7 +235,10 @@ PJRT_Error* PJRT_Executable_GetCostAnalysis(PJRT_Executable_GetCostAnalysis_Args
   PJRT_Executable* executable = args->executable;
   absl::MutexLock lock(&executable->mutex);
   if (!executable->cost_analysis_ran) {
-    PJRT_ASSIGN_OR_RETURN(const auto properties, executable->get()->GetCostAnalysis());
+    // XLA:CPU does not analyse its executables itself, but what it has compiled can be.
+    xla::HloCostAnalysis analysis;
+    PJRT_ASSIGN_OR_RETURN(const auto properties,
+                          xla::PjRtExecutableUtil::RunHloCostAnalysis(*executable->get(), &analysis));
     // Names and values are kept by the executable, in the order of the names.
     for (const auto& [name, value] : properties) {
       if (std::holds_alternative<float>(value)) executable->cost_analysis_names.push_back(name);
@@ -307,7 +348,7 @@ PJRT_Error* PJRT_Executable_Serialize(PJRT_Executable_Serialize_Args* args) {
 
 PJRT_Error* PJRT_LoadedExecutable_Destroy(PJRT_LoadedExecutable_Destroy_Args* args) {
   SFT_CHECK_ARGS(PJRT_LoadedExecutable_Destroy);
-  delete args->executable;
+  delete static_cast<LoadedProgram*>(args->executable);  // Wrap makes no others.
   return nullptr;
 }
 
@@ -364,10 +405,11 @@ PJRT_Error* PJRT_LoadedExecutable_Execute(PJRT_LoadedExecutable_Execute_Args* ar
       args->options->non_donatable_input_indices,
       args->options->non_donatable_input_indices + args->options->num_non_donatable_input_indices);
 
+  const auto& parameters = static_cast<LoadedProgram*>(args->executable)->parameters;
   std::vector<std::vector<xla::PjRtBuffer*>> inputs(args->num_devices);
   for (size_t device = 0; device < args->num_devices; ++device) {
+    PJRT_RETURN_IF_ERROR(CheckArguments(parameters, args->argument_lists[device], args->num_args));
     for (size_t i = 0; i < args->num_args; ++i) {
-      SFT_CHECK_NOT_NULL(args->argument_lists[device][i]);
       inputs[device].push_back(args->argument_lists[device][i]->buffer.get());
     }
   }

@@ -94,6 +94,7 @@ struct OptionOverrideProto {
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
+#[allow(clippy::enum_variant_names)] // The names of the fields in the .proto file.
 enum FlagValue {
     #[prost(string, tag = "1")]
     StringField(String),

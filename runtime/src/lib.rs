@@ -32,6 +32,7 @@ mod api;
 mod buffer;
 mod client;
 mod compile_options;
+mod elf;
 mod error;
 mod executable;
 mod options;
@@ -39,6 +40,8 @@ mod platform;
 mod plugin;
 mod program;
 mod sys;
+#[cfg(test)]
+mod sys_tests;
 mod topology;
 
 pub use buffer::{Buffer, TensorSpec};

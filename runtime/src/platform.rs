@@ -103,12 +103,15 @@ fn variable_path(name: &str) -> Option<PathBuf> {
     env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// Where `scripts/setup.sh` puts the CPU plugin.
-fn cpu_plugin_path() -> Option<PathBuf> {
-    let cache = variable_path("SFT_CACHE")
+/// Where `scripts/setup.sh` puts what it fetches and builds.
+pub(crate) fn cache_folder() -> Option<PathBuf> {
+    variable_path("SFT_CACHE")
         .or_else(|| variable_path("XDG_CACHE_HOME").map(|path| path.join("sft")))
-        .or_else(|| variable_path("HOME").map(|path| path.join(".cache/sft")))?;
-    Some(cache.join("pjrt/pjrt_cpu_mpi.so"))
+        .or_else(|| variable_path("HOME").map(|path| path.join(".cache/sft")))
+}
+
+fn cpu_plugin_path() -> Option<PathBuf> {
+    Some(cache_folder()?.join("pjrt/pjrt_cpu_mpi.so"))
 }
 
 /// TPU VMs show their chips as /dev/accel0.. or, newer ones, as VFIO groups, which other devices use too.

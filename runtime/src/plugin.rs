@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
 use crate::api::{call, Api, Padded};
-use crate::{options, platform, sys, Error, OptionValue, Platform, Result};
+use crate::{elf, options, platform, sys, Error, OptionValue, Platform, Result};
 
 /// A loaded PJRT plugin: the compiler and driver of one kind of device. It stays loaded until the process ends.
 #[derive(Clone)]
@@ -76,6 +76,11 @@ impl Plugin {
             path: path.to_owned(),
             reason: format!("{reason}; {}", platform.remedy()),
         };
+        match elf::defect(path) {
+            Ok(None) => {}
+            Ok(Some(defect)) => return Err(not_a_plugin(defect.to_owned())),
+            Err(error) => return Err(not_a_plugin(format!("it cannot be read ({error})"))),
+        }
         // SAFETY: loading runs the initializers of the library. The caller chose it as a plugin; there is no way to
         // look first. RTLD_LOCAL: several plugins bring their own copies of XLA.
         let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }
