@@ -24,7 +24,8 @@ impl Graph {
         assert!(xs.iter().all(|x| x.dim(0) == length), "xs {xs:?} do not have {length} slices");
         let block = self.inner.borrow_mut().open_block();
         let param = |t: &Tensor<'g>, from: usize| {
-            let id = self.inner.borrow_mut().block_param(t.dtype(), t.shape()[from..].to_vec());
+            let (dtype, shape) = (t.dtype(), t.shape()[from..].to_vec());
+            let id = self.inner.borrow_mut().block_param(dtype, shape);
             self.tensor(id)
         };
         let carry: Vec<_> = init.iter().map(|t| param(t, 0)).collect();
