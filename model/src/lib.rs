@@ -7,4 +7,5 @@ pub mod layout;
 pub mod mesh;
 pub mod params;
 pub mod program;
+pub mod train;
 pub mod transformer;

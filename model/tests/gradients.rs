@@ -142,9 +142,7 @@ fn products() {
 #[test]
 fn rows_by_index() {
     check(&[&[4, 2]], |x| x[0].take(x[0].graph().constant_i32(&[2, 3], &[0, 3, 3, 1, 0, 0])).exp());
-    check(&[&[4, 2], &[3, 2]], |x| {
-        x[0].scatter_add(x[0].graph().constant_i32(&[3], &[2, 0, 2]), x[1] * x[1]).exp()
-    });
+    check(&[&[4, 2], &[3, 2]], |x| x[0].scatter_add(x[0].graph().constant_i32(&[3], &[2, 0, 2]), x[1] * x[1]).exp());
 }
 
 #[test]
@@ -233,8 +231,11 @@ fn a_tensor_parallel_block_counts_once() {
         let columns: Vec<f64> = [0, 1].iter().flat_map(|r| down[4 * r + 2 * replica..][..2].to_vec()).collect();
         vec![f64_tensor(&[2], &x), f64_tensor(&[2, 2], &up[4 * replica..][..4]), f64_tensor(&[2, 2], &columns)]
     };
-    let whole = build(&Graph::new(Mesh::SINGLE), 4)
-        .run(&[vec![f64_tensor(&[2], &x), f64_tensor(&[4, 2], &up), f64_tensor(&[2, 4], &down)]]);
+    let whole = build(&Graph::new(Mesh::SINGLE), 4).run(&[vec![
+        f64_tensor(&[2], &x),
+        f64_tensor(&[4, 2], &up),
+        f64_tensor(&[2, 4], &down),
+    ]]);
     let split = build(&Graph::new(tp), 2).run(&[part(0), part(1)]);
     let close = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-12);
     for (replica, result) in split.iter().enumerate() {
