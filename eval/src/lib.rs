@@ -2,8 +2,8 @@
 //!
 //! An item is named by a semantic ID (SID), a short token sequence such as `<a_12><b_3><c_7>`. [`Trie`] holds the
 //! SIDs that exist, [`metrics`] scores ranked SIDs, [`predictions`] reads and writes the files that other tools
-//! exchange, [`Popularity`] is the baseline every model has to beat, and [`mod@reference_search`] is the beam search
-//! written for the eye, which the compiled one is tested against.
+//! exchange, [`Popularity`] is the baseline every model has to beat, [`search`] is the beam search as a
+//! compiled program and [`mod@reference_search`] the one written for the eye that it is tested against.
 
 pub mod breakdown;
 pub mod metrics;
@@ -12,6 +12,7 @@ pub mod popularity;
 pub mod predictions;
 pub mod python_json;
 pub mod reference_search;
+pub mod search;
 pub mod trie;
 
 pub use breakdown::{breakdown, GroupMetrics};

@@ -224,8 +224,21 @@ impl<'g> Transformer<'g> {
     }
 }
 
+/// A whole parameter in `dtype`, its shards (`shard` being this replica's) joined over all axes, the padding cut off.
+pub fn gather_whole<'g>(param: &Param, shard: Tensor<'g>, dtype: DType) -> Tensor<'g> {
+    let mut whole = shard.convert(dtype);
+    let mesh = *shard.graph().mesh();
+    for (axis, dim) in [(Axis::Fsdp, param.fsdp_dim), (Axis::Tp, param.tp_dim)] {
+        let Some(dim) = dim else { continue };
+        // where both axes split a dimension, the fsdp shards make up a tp shard
+        let splits = if axis == Axis::Fsdp && param.tp_dim == Some(dim) { mesh.tp } else { 1 };
+        whole = whole.all_gather(dim, axis).narrow(dim, 0..param.shape[dim].div_ceil(splits));
+    }
+    whole
+}
+
 /// `[batch, 1, seq, seq]`: true where the query (third dimension) may look at the key (fourth).
-fn causal_mask(segments: Tensor<'_>) -> Tensor<'_> {
+pub fn causal_mask(segments: Tensor<'_>) -> Tensor<'_> {
     let (graph, batch, seq) = (segments.graph(), segments.dim(0), segments.dim(1));
     let square = [batch, 1, seq, seq];
     let query = segments.reshape(&[batch, 1, seq, 1]).broadcast_to(&square);
@@ -271,7 +284,7 @@ pub fn log_sum_exp(x: Tensor<'_>) -> Tensor<'_> {
 }
 
 /// Self-attention of whole rows under `mask [batch, 1, seq, seq]`.
-fn attend<'g>(qkv: Qkv<'g>, mask: Tensor<'g>) -> Tensor<'g> {
+pub fn attend<'g>(qkv: Qkv<'g>, mask: Tensor<'g>) -> Tensor<'g> {
     let shape = qkv.q.shape();
     let [batch, seq, kv_heads, group, head_dim] = shape[..] else { panic!("queries of shape {shape:?}") };
     let scores = scores(queries_by_kv_head(qkv.q), qkv.k).reshape(&[batch, kv_heads * group, seq, seq]);
