@@ -9,3 +9,4 @@ pub mod params;
 pub mod program;
 pub mod train;
 pub mod transformer;
+pub mod weights;

@@ -61,6 +61,11 @@ impl Param {
         self.part_shape().len() >= 2
     }
 
+    /// True for tables with a row per token: the embedding and the head.
+    pub fn is_vocabulary(&self) -> bool {
+        !self.is_stacked() && self.is_matrix()
+    }
+
     /// How many ways dimension `dim` is split on `mesh`.
     pub fn splits(&self, dim: usize, mesh: &Mesh) -> usize {
         let over = |sharded: Option<usize>, size: usize| if sharded == Some(dim) { size } else { 1 };

@@ -154,11 +154,31 @@ impl HostTensor {
 
     /// Copies the block `ranges` (one range per dimension, within the shape). Panics if a range is out of bounds.
     pub fn slice(&self, ranges: &[Range<usize>]) -> Self {
+        Self::copy_block(self.dtype, &self.shape, &self.data, ranges)
+    }
+
+    /// Copies the block `ranges` of the row-major tensor `data` of type `dtype` and shape `shape`, touching no other
+    /// bytes. Panics if a range is out of bounds or `data` is too short.
+    pub fn copy_block(dtype: DType, shape: &[usize], data: &[u8], ranges: &[Range<usize>]) -> Self {
         let block: Vec<usize> = ranges.iter().map(|r| r.len()).collect();
-        let mut out = Self::zeros(self.dtype, &block);
-        copy_rows(&self.shape, ranges, self.dtype.size_bytes(), |at, from, bytes| {
-            out.data[at..at + bytes].copy_from_slice(&self.data[from..from + bytes]);
+        let mut out = Self::zeros(dtype, &block);
+        copy_rows(shape, ranges, dtype.size_bytes(), |at, from, bytes| {
+            out.data[at..at + bytes].copy_from_slice(&data[from..from + bytes]);
         });
+        out
+    }
+
+    /// A matrix with rows and columns exchanged. Panics unless there are two dimensions.
+    pub fn transposed(&self) -> Self {
+        let [rows, columns] = self.shape[..] else { panic!("transposing shape {:?}", self.shape) };
+        let item = self.dtype.size_bytes();
+        let mut out = Self::zeros(self.dtype, &[columns, rows]);
+        for row in 0..rows {
+            for column in 0..columns {
+                let (from, at) = ((row * columns + column) * item, (column * rows + row) * item);
+                out.data[at..at + item].copy_from_slice(&self.data[from..from + item]);
+            }
+        }
         out
     }
 
@@ -234,6 +254,13 @@ mod tests {
         assert_eq!(tensor.slice(&[0..3, 0..4, 0..2]), tensor);
         assert_eq!(tensor.slice(&[2..3, 0..4, 1..2]).to_i32_vec().unwrap(), [17, 19, 21, 23]);
         assert!(tensor.slice(&[1..1, 0..4, 0..2]).is_empty());
+    }
+
+    #[test]
+    fn a_transposed_matrix_is_its_own_inverse() {
+        let matrix = counting(&[2, 3]);
+        assert_eq!(matrix.transposed().to_i32_vec().unwrap(), [0, 3, 1, 4, 2, 5]);
+        assert_eq!(matrix.transposed().transposed(), matrix);
     }
 
     #[test]
