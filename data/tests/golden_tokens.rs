@@ -4,7 +4,7 @@ mod common;
 
 use std::path::PathBuf;
 
-use serde_json::Value;
+use serde_json::{json, Value};
 use sft_data::encode::encode;
 use sft_data::readers::{read_interactions, Interaction, Items};
 use sft_data::tasks::{Corpus, CorpusOptions, Task};
@@ -74,34 +74,32 @@ fn texts_are_the_plugins() {
     let golden = golden["Industrial_and_Scientific"].as_object().unwrap();
     let valid = rows("data/Amazon/valid/Industrial_and_Scientific_5_2016-10-2018-11.csv");
     let test = rows("data/Amazon/test/Industrial_and_Scientific_5_2016-10-2018-11.csv");
-    let mut compared = 0;
-    for (key, texts) in golden {
-        let Some((name, range)) = key.split_once('[') else { continue };
-        let (rows, task) = match name {
-            "sid_next_item" => (&valid, Task::SidNextItem),
-            "sid_item_alignment" => (&valid, Task::SidItemAlignment),
-            "fusion_seq_rec" => (&valid, Task::FusionSeqRec),
-            "eval_prompts" => (&test, Task::Evaluation),
-            "eval_targets" => {
-                let sids: Vec<&str> = test.iter().map(|row| row.sid.as_str()).take(3).collect();
-                assert_eq!(serde_json::json!(sids), *texts);
-                continue;
-            }
-            _ => continue,
-        };
-        let options = CorpusOptions { semantics: Semantics::JaxPlugin, ..options(task, false) };
-        let corpus = Corpus::new(rows, &items, options).unwrap();
-        let start: usize = range.split(':').next().unwrap().parse().unwrap_or(0);
-        for (i, golden) in texts.as_array().unwrap().iter().enumerate() {
-            let Some(golden) = golden.as_str() else { continue };
-            let text = corpus.text(&corpus.examples()[start + i]);
-            let eos = if text.completion.is_empty() { "" } else { "<EOS>" };
-            let whole = format!("{}{}{}{eos}", text.instruction, text.prompt, text.completion);
-            assert_eq!(whole, golden, "{key}, {i}");
-            compared += 1;
-        }
-    }
-    assert!(compared >= 8, "compared {compared} texts");
+    let plugin = |task, sample| CorpusOptions { semantics: Semantics::JaxPlugin, sample, ..options(task, false) };
+    let whole = |corpus: &Corpus<'_>, example: usize| {
+        let text = corpus.text(&corpus.examples()[example]);
+        let eos = if text.completion.is_empty() { "" } else { "<EOS>" };
+        format!("{}{}{}{eos}", text.instruction, text.prompt, text.completion)
+    };
+    let corpus = |rows, task| Corpus::new(rows, &items, plugin(task, None)).unwrap();
+    let next = corpus(&valid, Task::SidNextItem);
+    let align = corpus(&valid, Task::SidItemAlignment);
+    let fusion = corpus(&valid, Task::FusionSeqRec);
+    let prompts = corpus(&test, Task::Evaluation);
+    let few = Corpus::new(&valid, &items, plugin(Task::SidItemAlignment, Some(4))).unwrap();
+
+    assert_eq!(json!([whole(&next, 0), whole(&next, 1)]), golden["sid_next_item[0:2]"]);
+    assert_eq!(json!(next.examples().len()), golden["len_valid_next_item"]);
+    assert_eq!(json!([whole(&prompts, 0), whole(&prompts, 1)]), golden["eval[0:2]"]);
+    assert_eq!(json!(prompts.examples().len()), golden["len_test"]);
+    assert_eq!(json!([&test[0].sid, &test[1].sid, &test[2].sid]), golden["eval_targets[0:3]"]);
+    assert_eq!(json!(align.examples().len()), golden["len_align"]);
+    assert_eq!(json!(whole(&align, 0)), golden["align[0]"]);
+    assert_eq!(json!(whole(&align, align.examples().len() - 1)), golden["align[-1]"]);
+    assert_eq!(json!(whole(&align, 3670)), golden["align_first_title2sid"]);
+    assert_eq!(json!((0..4).map(|i| whole(&few, i)).collect::<Vec<_>>()), golden["align_sample4_seed42"]);
+    assert_eq!(json!(whole(&fusion, 0)), golden["fusion[0]"]);
+    assert_eq!(json!(fusion.examples().len()), golden["len_fusion_valid"]);
+    assert_eq!(json!(items.tokens()), golden["sid_tokens_sorted"]);
 }
 
 #[test]

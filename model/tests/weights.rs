@@ -83,7 +83,7 @@ fn exports_and_states_are_read_back() {
             Ok(tensor.slice(&ranges).reshaped(param.part_shape()))
         };
         let dir = tempfile::tempdir().unwrap();
-        export_hf(dir.path(), &config, &params, vocab.tokens, part).unwrap();
+        export_hf(dir.path(), &config, &params, vocab.tokens, DType::F32, part).unwrap();
         let exported = SafetensorsDir::open(dir.path()).unwrap();
         let reread = ModelConfig::read(dir.path()).unwrap();
         assert_eq!((reread.vocab_size, reread.hidden_size), (2611, config.hidden_size));

@@ -13,9 +13,8 @@ pub struct AtomicFile {
 impl AtomicFile {
     /// Starts writing what is to become `path`; its folder must exist.
     pub fn create(path: &Path) -> Result<Self, WeightsError> {
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = tempfile::Builder::new().prefix(&format!(".{name}.")).tempfile_in(folder);
+        let temporary = tempfile::Builder::new().prefix(&format!(".{name}.")).tempfile_in(folder(path));
         let temporary = temporary.map_err(WeightsError::io(path, "creating a temporary file beside it"))?;
         Ok(Self { path: path.to_owned(), file: BufWriter::with_capacity(1 << 20, temporary) })
     }
@@ -33,7 +32,9 @@ impl AtomicFile {
         set_usual_permissions(temporary.as_file()).map_err(WeightsError::io(&path, "setting permissions"))?;
         temporary.as_file().sync_all().map_err(WeightsError::io(&path, "flushing to disk"))?;
         temporary.persist(&path).map_err(|e| WeightsError::io(&path, "renaming")(e.error))?;
-        Ok(())
+        // the new name is on disk once its folder is
+        let folder = File::open(folder(&path)).and_then(|folder| folder.sync_all());
+        folder.map_err(WeightsError::io(&path, "flushing its folder to disk"))
     }
 }
 
@@ -45,6 +46,10 @@ impl Write for AtomicFile {
     fn flush(&mut self) -> std::io::Result<()> {
         self.file.flush()
     }
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(unix)]

@@ -11,6 +11,8 @@ use crate::params::Param;
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
+/// Rows compared at a time to tell a tied head from one of its own.
+const TIED_SAMPLE_ROWS: usize = 64;
 
 /// The weights of a model out of a [`Source`], checked, with rows for new tokens.
 pub struct Weights<'a> {
@@ -39,6 +41,9 @@ impl<'a> Weights<'a> {
                 weights.check(&param, weights.name_in_source(&param.part_name(part)))?;
             }
         }
+        if config.tie_word_embeddings && source.shape(HEAD).is_some() {
+            weights.check_tied_head()?;
+        }
         Ok(weights)
     }
 
@@ -51,7 +56,7 @@ impl<'a> Weights<'a> {
     }
 
     fn check(&self, param: &Param, name: &str) -> Result<(), WeightsError> {
-        let wrong = |problem: String| Err(WeightsError::tensor(self.source.path(), name, problem));
+        let wrong = |problem: String| Err(WeightsError::tensor(self.source.file(name), name, problem));
         let Some(found) = self.source.shape(name) else { return wrong("is missing".into()) };
         let mut expected = param.part_shape().to_vec();
         if param.is_vocabulary() {
@@ -62,6 +67,25 @@ impl<'a> Weights<'a> {
         }
         if found != expected {
             return wrong(format!("has shape {found:?}, config.json asks for {expected:?}"));
+        }
+        // an empty block: reads nothing, refuses what is no float type
+        self.source.read(name, &vec![0..0; found.len()]).map(|_| ())
+    }
+
+    /// Refuses a head that was trained apart from the embedding it is to be tied to (the JAX plugin's states): without
+    /// it the model would be another. Looks at rows from the beginning, the middle and the end.
+    fn check_tied_head(&self) -> Result<(), WeightsError> {
+        let rows = |name| self.source.shape(name).filter(|s| s.len() == 2).map_or(0, |s| s[0]);
+        let common = rows(EMBEDDING).min(rows(HEAD)).min(self.vocab.tokens);
+        let hidden = self.source.shape(EMBEDDING).map_or(0, |s| s[1]);
+        let sample = common.min(TIED_SAMPLE_ROWS);
+        for start in [0, (common - sample) / 2, common - sample] {
+            let block = [start..start + sample, 0..hidden];
+            if self.read(EMBEDDING, &block)? != self.read(HEAD, &block)? {
+                let problem = "differs from the embedding, to which the model ties it; set train.semantics=jax_plugin \
+                               for a state of the JAX plugin, or tie_word_embeddings to false in config.json";
+                return Err(WeightsError::tensor(self.source.file(HEAD), HEAD, problem));
+            }
         }
         Ok(())
     }
@@ -93,7 +117,7 @@ impl<'a> Weights<'a> {
     fn read(&self, name: &str, ranges: &[Range<usize>]) -> Result<HostTensor, WeightsError> {
         let name = self.name_in_source(name);
         let block = self.source.read(name, ranges)?;
-        block.to_dtype(DType::F32).map_err(|e| WeightsError::tensor(self.source.path(), name, e.to_string()))
+        block.to_dtype(DType::F32).map_err(|e| WeightsError::tensor(self.source.file(name), name, e.to_string()))
     }
 
     /// A block of an embedding table or head: rows of the source, new rows, zero rows.

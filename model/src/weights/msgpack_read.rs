@@ -53,15 +53,13 @@ impl MsgpackState {
             return Err(damaged("bytes follow the root"));
         }
         let mut state = Self { path: path.to_owned(), step: 0, arrays: HashMap::new(), bytes };
-        let mut found = HashMap::new();
         for (key, value) in root {
             match (key.as_str(), value) {
                 ("step", Value::Unsigned(step)) => state.step = step,
-                ("params", Value::Map(map)) => collect("", map, &mut found),
+                ("params", Value::Map(map)) => collect("", map, &mut state.arrays).map_err(|p| damaged(&p))?,
                 _ => {}
             }
         }
-        state.arrays = found;
         if state.arrays.is_empty() {
             return Err(damaged("it has no \"params\" with arrays"));
         }
@@ -77,30 +75,54 @@ impl MsgpackState {
         let place = place(name);
         self.arrays.get(&place.path.join("/")).map(|array| (array, place.transposed))
     }
+
+    /// A block of an array that the file holds in pieces, row by row.
+    fn block_of_pieces(&self, name: &str, array: &Array, ranges: &[Range<usize>]) -> Result<HostTensor, WeightsError> {
+        let (rows, columns, width) = match (ranges, &array.shape[..]) {
+            ([all], [_]) => (0..1, all.clone(), 0),
+            ([rows, columns], [_, width]) => (rows.clone(), columns.clone(), *width),
+            _ => {
+                let problem = format!("has shape {:?} in pieces; weights have one or two dimensions", array.shape);
+                return Err(WeightsError::tensor(&self.path, name, problem));
+            }
+        };
+        let item = array.dtype.size_bytes();
+        let mut bytes = Vec::with_capacity(rows.len() * columns.len() * item);
+        for row in rows {
+            let wanted = (row * width + columns.start) * item..(row * width + columns.end) * item;
+            let mut start = 0;
+            for piece in &array.pieces {
+                let within = |at: usize| piece.start + at.clamp(start, start + piece.len()) - start;
+                bytes.extend_from_slice(&self.bytes[within(wanted.start)..within(wanted.end)]);
+                start += piece.len();
+            }
+        }
+        let shape = ranges.iter().map(|r| r.len()).collect();
+        HostTensor::new(array.dtype, shape, bytes).map_err(|e| WeightsError::tensor(&self.path, name, e.to_string()))
+    }
 }
 
-fn collect(prefix: &str, map: Vec<(String, Value)>, found: &mut HashMap<String, Array>) {
+fn collect(prefix: &str, map: Vec<(String, Value)>, found: &mut HashMap<String, Array>) -> Result<(), String> {
     for (key, value) in map {
         let path = if prefix.is_empty() { key } else { format!("{prefix}/{key}") };
         match value {
             Value::Array(array) => {
                 found.insert(path, array);
             }
-            Value::Map(map) => match chunked(&map) {
-                Some(array) => {
-                    found.insert(path, array);
-                }
-                None => collect(&path, map, found),
-            },
+            Value::Map(map) if map.iter().any(|(key, _)| key == CHUNKED_KEY) => {
+                let array = chunked(&map).ok_or_else(|| format!("the pieces of {path} do not make up its shape"))?;
+                found.insert(path, array);
+            }
+            Value::Map(map) => collect(&path, map, found)?,
             _ => {}
         }
     }
+    Ok(())
 }
 
-/// The array that a map of chunks stands for.
+/// The array that a map of chunks stands for; `None` if they do not fit together.
 fn chunked(map: &[(String, Value)]) -> Option<Array> {
     let get = |name: &str| map.iter().find(|(key, _)| key == name).map(|(_, value)| value);
-    get(CHUNKED_KEY)?;
     let (Value::Map(shape), Value::Map(chunks)) = (get("shape")?, get("chunks")?) else { return None };
     let numbered = |map: &[(String, Value)], i: usize| map.iter().position(|(key, _)| *key == i.to_string());
     let mut dims = Vec::new();
@@ -112,7 +134,9 @@ fn chunked(map: &[(String, Value)]) -> Option<Array> {
     let mut dtype = None;
     for i in 0..chunks.len() {
         let Value::Array(chunk) = &chunks[numbered(chunks, i)?].1 else { return None };
-        dtype = Some(chunk.dtype);
+        if *dtype.get_or_insert(chunk.dtype) != chunk.dtype {
+            return None;
+        }
         pieces.extend(chunk.pieces.iter().cloned());
     }
     let array = Array { dtype: dtype?, shape: dims, pieces };
@@ -152,23 +176,7 @@ impl Source for MsgpackState {
         }
         let block = match &array.pieces[..] {
             [piece] => HostTensor::copy_block(array.dtype, &array.shape, &self.bytes[piece.clone()], &ranges),
-            pieces => {
-                // the rows that the block needs, out of however many pieces
-                let row = array.len_bytes().unwrap_or(0) / array.shape[0].max(1);
-                let wanted = ranges[0].start * row..ranges[0].end * row;
-                let mut bytes = Vec::with_capacity(wanted.len());
-                let mut start = 0;
-                for piece in pieces {
-                    let from = wanted.start.clamp(start, start + piece.len()) - start;
-                    let to = wanted.end.clamp(start, start + piece.len()) - start;
-                    bytes.extend_from_slice(&self.bytes[piece.start + from..piece.start + to]);
-                    start += piece.len();
-                }
-                let mut shape = array.shape.clone();
-                shape[0] = ranges[0].len();
-                ranges[0] = 0..shape[0];
-                HostTensor::copy_block(array.dtype, &shape, &bytes, &ranges)
-            }
+            _ => self.block_of_pieces(name, array, &ranges)?,
         };
         Ok(if transposed { block.transposed() } else { block })
     }

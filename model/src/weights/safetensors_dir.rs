@@ -24,13 +24,16 @@ struct Mapped {
 
 struct Entry {
     file: usize,
-    dtype: DType,
+    /// The format's name of the type where it is no float type: only an error if the tensor is used.
+    dtype: Result<DType, String>,
     shape: Vec<usize>,
     /// Bytes within the file.
     range: Range<usize>,
 }
 
-const INDEX: &str = "model.safetensors.index.json";
+pub(super) const SINGLE: &str = "model.safetensors";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
+const LFS_POINTER: &[u8] = b"version https://git-lfs";
 
 impl SafetensorsDir {
     /// Maps the files of `dir` and reads their headers.
@@ -51,16 +54,18 @@ impl SafetensorsDir {
         let invalid = |reason: String| {
             WeightsError::file(&path, format!("not a complete safetensors file ({reason}); copy or download it again"))
         };
+        if bytes.starts_with(LFS_POINTER) {
+            return Err(WeightsError::file(&path, "is a pointer of Git LFS, not the weights; run `git lfs pull`"));
+        }
         let header = SafeTensors::deserialize(&bytes).map_err(|e| invalid(e.to_string()))?;
         let start = bytes.as_ptr() as usize;
         for (name, view) in header.tensors() {
             let dtype = match view.dtype() {
-                safetensors::Dtype::F32 => DType::F32,
-                safetensors::Dtype::BF16 => DType::BF16,
-                safetensors::Dtype::F16 => DType::F16,
-                safetensors::Dtype::F64 => DType::F64,
-                // buffers that some exports carry (position ids) are no weights
-                _ => continue,
+                safetensors::Dtype::F32 => Ok(DType::F32),
+                safetensors::Dtype::BF16 => Ok(DType::BF16),
+                safetensors::Dtype::F16 => Ok(DType::F16),
+                safetensors::Dtype::F64 => Ok(DType::F64),
+                other => Err(format!("{other:?}")),
             };
             let from = view.data().as_ptr() as usize - start;
             let range = from..from + view.data().len();
@@ -73,7 +78,7 @@ impl SafetensorsDir {
 }
 
 fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, WeightsError> {
-    let single = dir.join("model.safetensors");
+    let single = dir.join(SINGLE);
     if single.exists() {
         return Ok(vec![single]);
     }
@@ -94,6 +99,10 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, WeightsError> {
         entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "safetensors")).collect();
     match found.len() {
         1 => Ok(vec![found.remove(0)]),
+        0 if dir.join("pytorch_model.bin").exists() => Err(WeightsError::file(
+            dir,
+            "holds pytorch_model.bin and no model.safetensors; save the model with safe_serialization=True",
+        )),
         0 => Err(WeightsError::file(
             dir,
             "holds no model.safetensors; give a folder with weights, or set train.train_from_scratch=true",
@@ -109,6 +118,10 @@ impl Source for SafetensorsDir {
         &self.dir
     }
 
+    fn file(&self, name: &str) -> &Path {
+        self.tensors.get(name).map_or(&self.dir, |t| &self.files[t.file].path)
+    }
+
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
         self.tensors.get(name).map(|t| t.shape.clone())
     }
@@ -116,11 +129,15 @@ impl Source for SafetensorsDir {
     fn read(&self, name: &str, ranges: &[Range<usize>]) -> Result<HostTensor, WeightsError> {
         let entry = self.tensors.get(name).ok_or_else(|| WeightsError::tensor(&self.dir, name, "is missing"))?;
         let file = &self.files[entry.file];
+        let dtype = entry.dtype.as_ref().map_err(|found| {
+            let problem = format!("has elements of type {found}; weights are F32, BF16, F16 or F64");
+            WeightsError::tensor(&file.path, name, problem)
+        })?;
         let within = entry.shape.len() == ranges.len() && ranges.iter().zip(&entry.shape).all(|(r, n)| r.end <= *n);
         if !within {
             let problem = format!("has shape {:?}; {ranges:?} lies outside", entry.shape);
             return Err(WeightsError::tensor(&file.path, name, problem));
         }
-        Ok(HostTensor::copy_block(entry.dtype, &entry.shape, &file.bytes[entry.range.clone()], ranges))
+        Ok(HostTensor::copy_block(*dtype, &entry.shape, &file.bytes[entry.range.clone()], ranges))
     }
 }

@@ -3,16 +3,21 @@ use std::path::{Path, PathBuf};
 
 use sft_tensor::HostTensor;
 
-/// Where weights come from: named tensors in HF's names and `[out, in]` layout, one per layer.
-pub trait Source {
-    /// The file, for errors.
+/// Where weights come from: named tensors in HF's names and `[out, in]` layout, one per layer. Threads may share one.
+pub trait Source: Send + Sync {
+    /// The file or folder, for errors.
     fn path(&self) -> &Path;
+
+    /// The file that holds a tensor, for errors; [`Source::path`] unless there are several.
+    fn file(&self, _name: &str) -> &Path {
+        self.path()
+    }
 
     /// Shape of a tensor, or `None` if there is no such tensor.
     fn shape(&self, name: &str) -> Option<Vec<usize>>;
 
-    /// The block `ranges` (one range per dimension, within the shape) of a tensor, in the type of the file, without
-    /// reading much else.
+    /// The block `ranges` (one range per dimension, within the shape) of a tensor, in the float type of the file,
+    /// reading nothing else. An error if the tensor is missing, smaller, or not of a float type.
     fn read(&self, name: &str, ranges: &[Range<usize>]) -> Result<HostTensor, WeightsError>;
 }
 
