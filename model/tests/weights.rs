@@ -1,4 +1,4 @@
-//! Weight files: the goldens' models on every mesh, round trips, and files that are wrong.
+//! Weight files: the goldens' models on every mesh, round trips, new tokens.
 
 mod common;
 
@@ -156,70 +156,63 @@ fn random_weights_do_not_depend_on_the_mesh() {
     assert!(all.windows(2).all(|w| w[0] == w[1]));
 }
 
-/// A folder with the files of `tiny-qwen2-tied`, its weights changed by `change`.
-fn broken(change: impl FnOnce(&mut Vec<u8>)) -> Option<(tempfile::TempDir, ModelConfig)> {
-    let model = common::shared("golden/models/tiny-qwen2-tied")?;
-    let dir = tempfile::tempdir().unwrap();
-    let mut bytes = std::fs::read(model.join("model.safetensors")).unwrap();
-    change(&mut bytes);
-    std::fs::write(dir.path().join("model.safetensors"), bytes).unwrap();
-    Some((dir, ModelConfig::read(&model).unwrap()))
+#[test]
+fn an_untied_head_starts_as_the_embedding_and_draws_its_own_new_rows() {
+    let Some(root) = common::shared("golden/models") else { return };
+    let mut config = ModelConfig::read(&root.join("tiny-qwen2-tied")).unwrap();
+    config.tie_word_embeddings = false;
+    let source = SafetensorsDir::open(&root.join("tiny-qwen2-tied")).unwrap();
+    let old = config.vocab_size;
+    let vocab = Vocab { tokens: old + 40, rows: old + 41 };
+    let weights = Weights::new(&config, vocab, &source, VocabInit::Normal, 7).unwrap();
+    let table = |name: &str| {
+        let params = params(&config, vocab);
+        weights.shard(params.iter().find(|p| p.name == name).unwrap(), &Mesh::SINGLE, 0).unwrap()
+    };
+    let (embedding, head) = (table("model.embed_tokens.weight"), table("lm_head.weight"));
+    let stored = whole(&source, "model.embed_tokens.weight");
+    for table in [&embedding, &head] {
+        assert_eq!(table.slice(&[0..old, 0..64]), stored);
+        let new = table.slice(&[old..old + 40, 0..64]).to_f32_vec().unwrap();
+        let square = new.iter().map(|v| v * v).sum::<f32>() / new.len() as f32;
+        assert!((square.sqrt() - 0.02).abs() < 0.002, "standard deviation {}", square.sqrt());
+    }
+    assert_ne!(embedding.slice(&[old..old + 40, 0..64]), head.slice(&[old..old + 40, 0..64]));
 }
 
-fn replace(bytes: &mut [u8], from: &str, to: &str) {
-    assert_eq!(from.len(), to.len());
-    let at = bytes.windows(from.len()).position(|w| w == from.as_bytes()).unwrap();
-    bytes[at..at + from.len()].copy_from_slice(to.as_bytes());
+#[test]
+fn rows_beyond_the_tokens_are_dropped() {
+    let Some(root) = common::shared("golden/models") else { return };
+    let config = ModelConfig::read(&root.join("tiny-qwen2")).unwrap();
+    let source = SafetensorsDir::open(&root.join("tiny-qwen2")).unwrap();
+    let vocab = Vocab { tokens: 2600, rows: 2604 };
+    round_trip(&config, &source, vocab, Mesh { dp: 1, fsdp: 4, tp: 1 }, |part, tensor| {
+        if part == "lm_head.weight" {
+            assert_eq!(tensor.slice(&[0..2600, 0..64]), whole(&source, part).slice(&[0..2600, 0..64]));
+            assert!(tensor.slice(&[2600..2604, 0..64]).to_f32_vec().unwrap().iter().all(|&v| v == 0.0));
+        }
+    });
 }
 
-fn load_error(dir: &Path, config: &ModelConfig) -> String {
+#[test]
+fn narrow_types_are_widened() {
+    let Some(root) = common::shared("golden/models") else { return };
+    let config = ModelConfig::read(&root.join("tiny-llama")).unwrap();
+    let source = SafetensorsDir::open(&root.join("tiny-llama")).unwrap();
     let vocab = Vocab::padded(config.vocab_size, &Mesh::SINGLE);
-    let result = SafetensorsDir::open(dir)
-        .and_then(|source| Weights::new(config, vocab, &source, VocabInit::Mean, 1).map(|_| ()));
-    result.unwrap_err().to_string()
-}
-
-#[test]
-fn wrong_files_are_refused_by_name() {
-    let missing = broken(|b| replace(b, "layers.2.mlp.up_proj", "layers.2.mlp.up_pro_"));
-    let Some((dir, config)) = missing else { return };
-    let error = load_error(dir.path(), &config);
-    assert!(error.contains("model.layers.2.mlp.up_proj.weight: is missing"), "{error}");
-
-    let (dir, mut wide) = broken(|_| {}).unwrap();
-    wide.intermediate_size = 180;
-    let error = load_error(dir.path(), &wide);
-    assert!(error.contains("mlp.gate_proj.weight: has shape [176, 64], config.json asks for [180, 64]"), "{error}");
-
-    let (dir, config) = broken(|b| b.truncate(b.len() / 2)).unwrap();
-    let error = load_error(dir.path(), &config);
-    assert!(error.contains("model.safetensors: not a complete safetensors file"), "{error}");
-
-    let (dir, config) = broken(|b| b.clear()).unwrap();
-    assert!(load_error(dir.path(), &config).contains("model.safetensors"));
-
-    let empty = tempfile::tempdir().unwrap();
-    let error = load_error(empty.path(), &config);
-    assert!(error.contains("holds no model.safetensors") && error.contains("train_from_scratch"), "{error}");
-}
-
-#[test]
-fn damaged_states_are_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("state.msgpack");
-    let text = r#"{"model_type": "qwen2", "hidden_size": 16, "intermediate_size": 24, "vocab_size": 30,
-        "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2}"#;
-    let config = ModelConfig::parse(text, Path::new("config.json")).unwrap();
-    let params = params(&config, Vocab::padded(30, &Mesh::SINGLE));
-    write_msgpack_state::<WeightsError>(&path, &params, 1, |p, _| Ok(HostTensor::zeros(DType::F32, p.part_shape())))
+    for dtype in [DType::BF16, DType::F16] {
+        let dir = tempfile::tempdir().unwrap();
+        export_hf::<WeightsError>(dir.path(), &config, &params(&config, vocab), vocab.tokens, dtype, |param, part| {
+            Ok(whole(&source, &param.part_name(part)))
+        })
         .unwrap();
-    let good = std::fs::read(&path).unwrap();
-    MsgpackState::open(&path).unwrap();
-    for bad in
-        [&good[..good.len() - 3], &good[..10], &[][..], &[0xc0], b"\x93\x01\x02\x03", &[&good[..], b"x"].concat()]
-    {
-        std::fs::write(&path, bad).unwrap();
-        let error = MsgpackState::open(&path).err().expect("refused").to_string();
-        assert!(error.contains("state.msgpack"), "{error}");
+        assert_eq!(ModelConfig::read(dir.path()).unwrap().raw["dtype"], dtype.name());
+        let narrow = SafetensorsDir::open(dir.path()).unwrap();
+        let name = "model.layers.1.mlp.down_proj.weight";
+        assert_eq!(narrow.read(name, &[0..1, 0..1]).unwrap().dtype(), dtype);
+        // the goldens' weights are exact in every type
+        round_trip(&config, &narrow, vocab, Mesh { dp: 1, fsdp: 2, tp: 2 }, |part, tensor| {
+            assert_eq!(tensor, whole(&source, part), "{part} as {dtype}");
+        });
     }
 }

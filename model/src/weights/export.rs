@@ -216,7 +216,10 @@ mod tests {
             let table = source.read("model.embed_tokens.weight", &[0..7, 0..2]).unwrap();
             assert_eq!((table.dtype(), table.to_f32_vec().unwrap()[13]), (DType::BF16, max_bytes as f32));
             assert_eq!(source.shape("model.embed_tokens.weight"), Some(vec![7, 2]));
-            assert_eq!(source.read("model.layers.2.w", &[1..2]).unwrap().to_f32_vec().unwrap(), [2.0]);
+            assert_eq!(
+                source.read("model.layers.2.w", std::slice::from_ref(&(1..2))).unwrap().to_f32_vec().unwrap(),
+                [2.0]
+            );
         }
     }
 

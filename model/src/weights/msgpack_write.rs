@@ -213,22 +213,28 @@ mod tests {
     #[test]
     fn large_arrays_come_in_pieces() {
         let tensor = HostTensor::from_f32(&[3, 5], &(0..15).map(|i| i as f32).collect::<Vec<_>>());
-        let mut bytes = Vec::new();
-        map_header(&mut bytes, 1);
-        string(&mut bytes, "params");
-        for key in ["model", "embed_tokens", "embedding"] {
-            map_header(&mut bytes, 1);
-            string(&mut bytes, key);
+        for (path, name) in [
+            (["model", "embed_tokens", "embedding"], "model.embed_tokens.weight"),
+            (["model", "down_proj", "kernel"], "model.down_proj.weight"),
+        ] {
+            let mut bytes = Vec::new();
+            for key in ["params"].into_iter().chain(path) {
+                map_header(&mut bytes, 1);
+                string(&mut bytes, key);
+            }
+            write_array(&mut bytes, &tensor, 16).unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("s.msgpack");
+            std::fs::write(&path, &bytes).unwrap();
+            let state = MsgpackState::open(&path).unwrap();
+            let expected = if name.contains("down") { tensor.transposed() } else { tensor.clone() };
+            assert_eq!(state.shape(name).as_deref(), Some(expected.shape()));
+            let [rows, columns] = expected.shape()[..] else { unreachable!("a matrix") };
+            assert_eq!(state.read(name, &[0..rows, 0..columns]).unwrap(), expected);
+            for block in [[1..3, 1..3], [2..3, 0..columns], [0..rows, 2..3], [1..1, 0..0]] {
+                assert_eq!(state.read(name, &block).unwrap(), expected.slice(&block));
+            }
         }
-        write_array(&mut bytes, &tensor, 16).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("s.msgpack");
-        std::fs::write(&path, &bytes).unwrap();
-        let state = MsgpackState::open(&path).unwrap();
-        let name = "model.embed_tokens.weight";
-        assert_eq!(state.shape(name), Some(vec![3, 5]));
-        assert_eq!(state.read(name, &[0..3, 0..5]).unwrap(), tensor);
-        assert_eq!(state.read(name, &[1..3, 2..4]).unwrap(), tensor.slice(&[1..3, 2..4]));
     }
 
     #[test]
