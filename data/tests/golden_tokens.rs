@@ -96,7 +96,11 @@ fn texts_are_the_plugins() {
     assert_eq!(json!(whole(&align, 0)), golden["align[0]"]);
     assert_eq!(json!(whole(&align, align.examples().len() - 1)), golden["align[-1]"]);
     assert_eq!(json!(whole(&align, 3670)), golden["align_first_title2sid"]);
-    assert_eq!(json!((0..4).map(|i| whole(&few, i)).collect::<Vec<_>>()), golden["align_sample4_seed42"]);
+    let pair = |example| {
+        let text = few.text(example);
+        format!("{}|||{}", text.prompt, text.completion)
+    };
+    assert_eq!(json!(few.examples().iter().map(pair).collect::<Vec<_>>()), golden["align_sample4_seed42"]);
     assert_eq!(json!(whole(&fusion, 0)), golden["fusion[0]"]);
     assert_eq!(json!(fusion.examples().len()), golden["len_fusion_valid"]);
     assert_eq!(json!(items.tokens()), golden["sid_tokens_sorted"]);
