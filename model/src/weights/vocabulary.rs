@@ -97,3 +97,47 @@ fn read_f32(
     let block = source.read(name, &[rows, 0..hidden])?;
     block.to_f32_vec().map_err(|e| WeightsError::tensor(source.path(), name, e.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::params::{Init, Param};
+    use crate::weights::FromScratch;
+
+    const NAME: &str = "model.embed_tokens.weight";
+    const HIDDEN: usize = 8;
+
+    fn source(rows: usize) -> FromScratch {
+        let shape = vec![rows, HIDDEN];
+        let init = Init::Normal(1.0);
+        FromScratch::new(&[Param { name: NAME.into(), shape, fsdp_dim: None, tp_dim: None, init }], rows, 5)
+    }
+
+    #[test]
+    fn samples_have_the_mean_and_the_scaled_covariance_of_the_old_rows() {
+        let source = source(400);
+        let old = read_f32(&source, NAME, 0..400, HIDDEN).unwrap();
+        let new = new_rows(&source, NAME, 400, 400, 2000, VocabInit::Mean, 1).unwrap();
+        let column =
+            |rows: &[f32], c: usize| rows.iter().skip(c).step_by(HIDDEN).map(|&v| f64::from(v)).collect::<Vec<_>>();
+        let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len() as f64;
+        for c in 0..HIDDEN {
+            let (old, new) = (column(&old, c), column(&new, c));
+            let spread = |v: &[f64]| v.iter().map(|x| (x - mean(&old)).powi(2)).sum::<f64>() / v.len() as f64;
+            assert!((mean(&new) - mean(&old)).abs() < 3e-6, "mean of column {c}");
+            let ratio = spread(&new) / (COVARIANCE_SCALE * spread(&old));
+            assert!((ratio - 1.0).abs() < 0.15, "variance of column {c}: {ratio}");
+        }
+    }
+
+    #[test]
+    fn a_row_is_the_same_whichever_rows_are_asked_for() {
+        let source = source(20);
+        for init in [VocabInit::Mean, VocabInit::Normal] {
+            let all = new_rows(&source, NAME, 20, 20, 10, init, 1).unwrap();
+            let some = new_rows(&source, NAME, 20, 24, 3, init, 1).unwrap();
+            assert_eq!(some, all[4 * HIDDEN..7 * HIDDEN], "{init:?}");
+            assert_ne!(all, new_rows(&source, NAME, 20, 20, 10, init, 2).unwrap(), "{init:?}: the seed counts");
+        }
+    }
+}
