@@ -31,9 +31,10 @@ pub enum PrepareError {
     /// The settings.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// A SID that does not become its own tokens.
+    /// A tokenizer that was extended for other items.
     #[error(
-        "{path}: item {item:?}: token {token:?} is not one token of the tokenizer; give the tokenizer of this index"
+        "{path}: item {item:?}: token {token:?} is not in the tokenizer, though other SID tokens are: it was extended \
+         for another index; give that index, or a tokenizer without SID tokens"
     )]
     SidToken {
         /// The index file.
@@ -136,6 +137,7 @@ pub fn prepare(config: &Config, force: bool, progress: Progress<'_>) -> Result<O
     let items = Items::read(&data.sid_index_path, &data.item_meta_path)?;
     let mut tokenizer = Tokenizer::open(&config.tokenizer_dir()?)?;
     let original_size = tokenizer.vocab_len();
+    check_tokens(config, &items, &tokenizer)?;
     let added_tokens = tokenizer.extend(&items.tokens());
     manifest.vocabulary = Vocabulary {
         original_size,
@@ -222,19 +224,32 @@ impl Job<'_> {
     }
 }
 
+/// A tokenizer has all SID tokens (a trained model's) or none (a base model's): new rows beside trained ones would be
+/// noise that the search takes for items.
+fn check_tokens(config: &Config, items: &Items, tokenizer: &Tokenizer) -> Result<(), PrepareError> {
+    let tokens = items.index.iter().flat_map(|item| item.tokens.iter().map(move |token| (item, token)));
+    let (known, unknown): (Vec<_>, Vec<_>) = tokens.partition(|(_, token)| tokenizer.id(token).is_some());
+    match unknown.first() {
+        Some((item, token)) if !known.is_empty() => Err(PrepareError::SidToken {
+            path: config.data.sid_index_path.clone(),
+            item: item.id.clone(),
+            token: (*token).clone(),
+        }),
+        _ => Ok(()),
+    }
+}
+
 fn catalogue(
     config: &Config,
     items: &Items,
     tokenizer: &Tokenizer,
     train: &[Interaction],
 ) -> Result<Catalogue, PrepareError> {
-    let path = &config.data.sid_index_path;
     let mut sids: indexmap::IndexMap<String, Sid> = indexmap::IndexMap::new();
     for item in &items.index {
-        let missing =
-            |token: &String| PrepareError::SidToken { path: path.clone(), item: item.id.clone(), token: token.clone() };
         let text = item.sid();
-        let tokens = item.tokens.iter().map(|t| tokenizer.id(t).ok_or_else(|| missing(t))).collect::<Result<_, _>>()?;
+        // the tokenizer has been extended by all of them
+        let tokens = item.tokens.iter().filter_map(|t| tokenizer.id(t)).collect();
         let new = Sid { text: text.clone(), tokens, items: Vec::new(), train_count: 0 };
         sids.entry(text).or_insert(new).items.push(item.id.clone());
     }
