@@ -4,7 +4,9 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 #include <string>
+#include <unordered_map>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -45,20 +47,23 @@ Memory Allocate(size_t bytes) { return Memory(new char[bytes]); }
 
 // Numbers the messages so that a send meets its receive.
 //
-// MPI keeps the messages of one tag between two processes in order, and XLA starts the executions of one collective on
-// one device in the order of the program: turns of a loop, steps, and programs that happen to use the same numbers
-// follow each other in the same order on every device. So a tag need only tell apart what XLA may start in different
-// orders on different devices: the two devices, the collective (its channel id if it has one; collectives without one
-// XLA starts in the program's order, and they share a number) and the phase. What does not fit is an error, so tags
-// never collide.
+// MPI keeps the messages of one tag between two processes in order. XLA may start different collectives in different
+// orders on different devices, but the calls of one collective (its turns in a loop, its operands when XLA has combined
+// several collectives into one) come in the same order on every device. Their second phases, which begin when the first
+// are complete, do not. So a tag is made of the two devices, the collective (its channel id if it has one; those without
+// one XLA starts in the program's order, and they share a number), the number of the call and the phase. Numbers of calls
+// repeat, long after whatever had them is over. What does not fit is an error, so tags never collide.
 class TagSpace {
  public:
+  // More than the operands of one collective that XLA combines.
+  static constexpr int64_t kCalls = 1024;
+
   TagSpace(int max_local_devices, int tag_upper_bound) : devices_(max_local_devices), upper_bound_(tag_upper_bound) {}
 
   absl::StatusOr<int64_t> Operation(const xla::RendezvousKey& key) const {
     const bool has_channel = key.collective_op_kind == xla::RendezvousKey::kCrossModule;
     const int64_t operation = has_channel ? key.op_id + 1 : 0;
-    const int64_t limit = (int64_t{upper_bound_} + 1) / (int64_t{2} * devices_ * devices_);
+    const int64_t limit = (int64_t{upper_bound_} + 1) / (2 * kCalls * devices_ * devices_);
     if (operation < 0 || operation >= limit) {
       return absl::UnimplementedError(absl::StrCat("channel id ", key.op_id, " does not fit into MPI's tags: with ",
                                                    devices_, " devices a process ids below ", limit - 1,
@@ -67,12 +72,13 @@ class TagSpace {
     return operation;
   }
 
-  int Tag(int64_t operation, int phase, int source_device, int destination_device) const {
-    return static_cast<int>(((operation * 2 + phase) * devices_ + source_device) * devices_ + destination_device);
+  int Tag(int64_t operation, int64_t call, int phase, int source_device, int destination_device) const {
+    const int64_t message = (operation * kCalls + call % kCalls) * 2 + phase;
+    return static_cast<int>((message * devices_ + source_device) * devices_ + destination_device);
   }
 
  private:
-  int devices_;
+  int64_t devices_;
   int upper_bound_;
 };
 
@@ -130,7 +136,7 @@ class MpiCommunicator : public xla::Communicator {
       AddReceive(call, peer, slot, own_bytes);
       inputs[peer] = slot;
     }
-    const Phase second_phase{call.phase.operation, 1};
+    const Phase second_phase{call.phase.operation, call.phase.call, 1};
     call.operation->after_phase = [=](Operation& operation) mutable {
       if (received == nullptr) return std::string();  // The second phase is over.
       char* own = At(receive, begin_of(rank_) * width);
@@ -264,6 +270,7 @@ class MpiCommunicator : public xla::Communicator {
   // What the tags of a phase's messages are made of, besides the devices.
   struct Phase {
     int64_t operation;
+    int64_t call;
     int phase;
   };
 
@@ -289,13 +296,18 @@ class MpiCommunicator : public xla::Communicator {
     TF_ASSIGN_OR_RETURN(const xla::cpu::CpuCollectives::Executor* cpu_executor,
                         xla::cpu::CpuCollectives::TryCast(&executor));
     TF_ASSIGN_OR_RETURN(const int64_t id, tags_.Operation(cpu_executor->rendezvous_key()));
-    Call call{std::make_unique<Operation>(), {id, /*phase=*/0}};
+    Call call{std::make_unique<Operation>(), {id, NextCall(id), /*phase=*/0}};
     call.operation->kind = kind;
     call.operation->description =
         absl::StrCat(CollectiveKindName(kind), " of ", count, " ",
                      xla::primitive_util::LowercasePrimitiveTypeName(type), " between ", size(), " devices");
     call.operation->timeout = absl::ToChronoMicroseconds(Timeout(cpu_executor->timeout()));
     return call;
+  }
+
+  int64_t NextCall(int64_t operation) const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return calls_[operation]++;
   }
 
   void AddSend(Call& call, size_t peer, char* data, size_t bytes) const {
@@ -312,7 +324,8 @@ class MpiCommunicator : public xla::Communicator {
     const size_t source = direction == Transfer::kSend ? rank_ : peer;
     const size_t destination = direction == Transfer::kSend ? peer : rank_;
     operation.transfers.push_back({direction, data, bytes, Process(peer),
-                                   tags_.Tag(phase.operation, phase.phase, LocalDevice(source), LocalDevice(destination))});
+                                   tags_.Tag(phase.operation, phase.call, phase.phase, LocalDevice(source),
+                                             LocalDevice(destination))});
   }
 
   // A global device id is made of the process and the device's number there.
@@ -333,6 +346,9 @@ class MpiCommunicator : public xla::Communicator {
   TagSpace tags_;
   std::vector<xla::GlobalDeviceId> devices_;  // The members, by rank.
   size_t rank_;
+
+  mutable std::mutex mutex_;
+  mutable std::unordered_map<int64_t, int64_t> calls_;  // Of each operation so far. Guarded by mutex_.
 };
 
 }  // namespace

@@ -32,6 +32,7 @@ impl Graph {
             text: String::new(),
             depth: 1,
             scopes: 0,
+            channels: 0,
         };
         let replicas = self.mesh.devices();
         let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
@@ -71,6 +72,8 @@ struct Emitter<'a> {
     depth: usize,
     /// Number of loop bodies so far: a suffix that keeps names apart.
     scopes: usize,
+    /// Number of collectives so far.
+    channels: usize,
 }
 
 type Names = HashMap<ValueId, String>;

@@ -197,10 +197,16 @@ impl Emitter<'_> {
         }
     }
 
-    fn groups(&self, axes: &[Axis]) -> String {
+    /// Who takes part in a collective, and a channel of its own: XLA may start independent collectives in different
+    /// orders on different devices, and tells them apart by their channels.
+    fn groups(&mut self, axes: &[Axis]) -> String {
+        self.channels += 1;
         let groups = self.mesh.groups(axes);
-        let (rows, columns) = (groups.len(), groups[0].len());
-        format!("replica_groups = dense<{groups:?}> : tensor<{rows}x{columns}xi64>")
+        let (channel, rows, columns) = (self.channels, groups.len(), groups[0].len());
+        format!(
+            "channel_handle = #stablehlo.channel_handle<handle = {channel}, type = 1>, \
+             replica_groups = dense<{groups:?}> : tensor<{rows}x{columns}xi64>, use_global_device_ids"
+        )
     }
 
     fn sum_region(&self, result: ValueId) -> String {
