@@ -7,3 +7,21 @@ help: ## Show the targets
 .PHONY: setup
 setup: ## Install system packages, fetch XLA and build the CPU plugin (once)
 	@scripts/setup.sh
+
+.PHONY: build
+build: setup ## Build all programs
+	@cargo build --release --workspace
+
+.PHONY: quickstart
+quickstart: build ## Synthetic data, a small model on two hosts, its metrics: minutes on two cores
+	@target/release/sft-prep sample --out runs/quickstart/data
+	@target/release/sft-launch --local --hosts 2 --config configs/quickstart.yaml
+
+.PHONY: test
+test: build ## Run all tests
+	@cargo test --release --workspace
+
+.PHONY: lint
+lint: setup ## Check formatting and lints
+	@cargo fmt --all --check
+	@cargo clippy --release --workspace --all-targets -- -D warnings

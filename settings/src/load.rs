@@ -82,8 +82,10 @@ fn merge(tree: &mut Value, new: Value, path: &str, origin: &str, env: Lookup<'_>
         (slot, Value::String(text)) if text.contains('$') => {
             // what a variable holds is read as if it stood in the file
             let expanded = expand(&text, env);
-            let value = serde_yaml::from_str(&expanded).unwrap_or(Value::String(expanded));
-            *slot = coerce(slot, if value.is_null() { Value::String(String::new()) } else { value });
+            let value: Value = serde_yaml::from_str(&expanded).unwrap_or(Value::String(expanded));
+            if !value.is_null() {
+                *slot = coerce(slot, value);
+            }
         }
         (slot, value) => *slot = coerce(slot, value),
     }
@@ -158,8 +160,10 @@ mod tests {
 
     #[test]
     fn variables_are_read_as_yaml() {
-        let config = parse("train: {learning_rate: $LR}\noutput_dir: runs/${NOPE}x", &[]).unwrap();
+        let yaml = "train: {learning_rate: $LR}\noutput_dir: runs/${NOPE}x\nseed: $NOPE";
+        let config = parse(yaml, &["seed=7"]).unwrap();
         assert_eq!((config.train.learning_rate, config.output_dir.to_str()), (1e-3, Some("runs/x")));
+        assert_eq!((config.seed, parse(yaml, &[]).unwrap().seed), (7, 42));
     }
 
     #[test]

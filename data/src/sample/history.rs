@@ -42,15 +42,15 @@ pub(super) fn splits(items: &[Item], options: &SampleOptions) -> [Vec<Purchase>;
     [all, valid, test]
 }
 
-/// What is bought after an item: mostly its counterpart in the family that goes with it, sometimes a neighbour there or
-/// the next of its own family, now and then anything.
+/// What is bought after an item: mostly something of the same family, often the next in it; sometimes its counterpart in
+/// the family that goes with it, now and then anything.
 fn successor(rng: &mut ChaCha8Rng, items: &[Item], last: usize) -> usize {
     let Item { family, place, .. } = items[last];
     let partner = (family * 5 + 7) % FAMILIES;
     match rng.random_range(0..100) {
-        0..55 => partner * PLACES + place,
-        55..70 => partner * PLACES + (place + 1) % PLACES,
-        70..85 => family * PLACES + (place + 1) % PLACES,
+        0..40 => family * PLACES + (place + 1) % PLACES,
+        40..70 => family * PLACES + rng.random_range(0..PLACES),
+        70..90 => partner * PLACES + place,
         _ => popular(rng, items.len()),
     }
 }
