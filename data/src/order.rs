@@ -5,18 +5,19 @@ use crate::rng::{default_rng_permutation, PythonRandom};
 /// Upstream's seed of the shuffle, whatever the run's seed is.
 const SHUFFLE_SEED: u32 = 42;
 
-/// The batches of a run, one per optimizer step, without end: indices of examples.
+/// The batches of a run, one per optimizer step, without end: indices of examples. They depend on nothing but the
+/// arguments, so a resumed run skips the steps that are done (`batches.skip(step)`) and sees what it would have seen.
 pub enum Batches {
     /// Upstream's: the data set shuffled; the last batch of an epoch may be short. The first epoch is in the order of
     /// NumPy's `default_rng(42)`; epoch `e` in that of `default_rng([42, e])`. (HF's own sampler, which shuffles again,
     /// is not reproduced.)
-    Upstream(Upstream),
+    Upstream(EpochOrder),
     /// The JAX plugin's: Python's shuffle; what does not fill a micro-batch at the end of a pass is dropped.
-    Plugin(Plugin),
+    Plugin(PluginOrder),
 }
 
 /// See [`Batches::Upstream`].
-pub struct Upstream {
+pub struct EpochOrder {
     examples: usize,
     batch: usize,
     epoch: u32,
@@ -25,7 +26,7 @@ pub struct Upstream {
 }
 
 /// See [`Batches::Plugin`].
-pub struct Plugin {
+pub struct PluginOrder {
     examples: usize,
     micro_batch: usize,
     accumulation: usize,
@@ -39,7 +40,7 @@ impl Batches {
     /// Upstream's order over `examples`, `batch` of them a step.
     pub fn upstream(examples: usize, batch: usize) -> Self {
         let order = default_rng_permutation(&[SHUFFLE_SEED], examples);
-        Self::Upstream(Upstream { examples, batch, epoch: 0, order, cursor: 0 })
+        Self::Upstream(EpochOrder { examples, batch, epoch: 0, order, cursor: 0 })
     }
 
     /// The plugin's order: `accumulation` micro-batches of `micro_batch` examples a step.
@@ -49,7 +50,7 @@ impl Batches {
     pub fn plugin(examples: usize, micro_batch: usize, accumulation: usize, seed: u64) -> Self {
         assert!(micro_batch <= examples, "a micro-batch of {micro_batch} out of {examples} examples");
         let order = python_order(examples, seed);
-        Self::Plugin(Plugin { examples, micro_batch, accumulation, seed, step: 0, order, cursor: 0 })
+        Self::Plugin(PluginOrder { examples, micro_batch, accumulation, seed, step: 0, order, cursor: 0 })
     }
 }
 
@@ -75,7 +76,7 @@ impl Iterator for Batches {
     }
 }
 
-impl Upstream {
+impl EpochOrder {
     fn next(&mut self) -> Vec<usize> {
         if self.cursor == self.examples {
             self.epoch += 1;
@@ -89,7 +90,7 @@ impl Upstream {
     }
 }
 
-impl Plugin {
+impl PluginOrder {
     fn next(&mut self) -> Vec<usize> {
         self.step += 1;
         let mut batch = Vec::with_capacity(self.micro_batch * self.accumulation);

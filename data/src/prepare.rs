@@ -227,7 +227,8 @@ impl Job<'_> {
 /// A tokenizer has all SID tokens (a trained model's) or none (a base model's): new rows beside trained ones would be
 /// noise that the search takes for items.
 fn check_tokens(config: &Config, items: &Items, tokenizer: &Tokenizer) -> Result<(), PrepareError> {
-    let tokens = items.index.iter().flat_map(|item| item.tokens.iter().map(move |token| (item, token)));
+    let all = items.index.iter().chain(&items.unnamed);
+    let tokens = all.flat_map(|item| item.tokens.iter().map(move |token| (item, token)));
     let (known, unknown): (Vec<_>, Vec<_>) = tokens.partition(|(_, token)| tokenizer.id(token).is_some());
     match unknown.first() {
         Some((item, token)) if !known.is_empty() => Err(PrepareError::SidToken {

@@ -152,11 +152,11 @@ pub struct Train {
     pub warmup_steps: usize,
     /// Steps between printed lines.
     pub logging_steps: usize,
-    /// Steps between validations.
+    /// Steps between validations; 0 for none.
     pub eval_steps: usize,
-    /// Steps between checkpoints.
+    /// Steps between checkpoints; 0 for none but the last.
     pub save_steps: usize,
-    /// Checkpoints kept.
+    /// Checkpoints kept; 0 for all.
     pub save_total_limit: usize,
     /// Batch examples of similar length.
     pub group_by_length: bool,
@@ -165,9 +165,10 @@ pub struct Train {
     pub freeze_llm: bool,
     /// Start from random weights instead of `base_model`'s.
     pub train_from_scratch: bool,
-    /// Checkpoint to start from.
+    /// Checkpoint to start from: a state file of this system (training goes on where it was), a state file of the
+    /// reference or a folder in HF's form (weights only), or `auto` for the newest of `output_dir`, if there is one.
     pub resume_from_checkpoint: Option<PathBuf>,
-    /// Validations without improvement after which training stops.
+    /// Validations without improvement after which training stops; 0 for never.
     pub early_stopping_patience: usize,
     /// Ignored: see `jax.compute_dtype`.
     pub bf16: bool,
@@ -185,6 +186,9 @@ pub struct Train {
     pub max_grad_norm: f64,
     /// Ours: type of the optimizer's moments.
     pub moments_dtype: String,
+    /// Ours: the result is the state of the lowest validation loss instead of the last one; upstream's semantics do so
+    /// unless told otherwise, the plugin's do not.
+    pub load_best_model_at_end: Option<bool>,
 }
 
 /// Evaluated split.
@@ -337,6 +341,7 @@ impl Default for Config {
                 adam: Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
                 max_grad_norm: 1.0,
                 moments_dtype: "float32".into(),
+                load_best_model_at_end: None,
             },
             eval: Eval {
                 enabled: true,
@@ -362,6 +367,11 @@ impl Config {
     /// Where the prepared shards are.
     pub fn prepared_dir(&self) -> PathBuf {
         self.data.prepared_dir.clone().unwrap_or_else(|| self.output_dir.join("prepared"))
+    }
+
+    /// Whether the best state is the result, by semantics unless given.
+    pub fn load_best(&self) -> bool {
+        self.train.load_best_model_at_end.unwrap_or(self.train.semantics == Semantics::Upstream)
     }
 
     /// The course of the learning rate, by semantics unless given.

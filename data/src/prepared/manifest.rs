@@ -89,6 +89,14 @@ impl Manifest {
         serde_json::from_value(value).map_err(|e| PreparedError::damaged(&path, format!("is not a manifest: {e}")))
     }
 
+    /// A short name of the data: what they were made of, and of which files they consist.
+    pub fn fingerprint(&self) -> String {
+        // plain values always have a JSON form
+        let text =
+            serde_json::to_string(&(&self.settings, &self.tokenizer, &self.files)).expect("plain values serialize");
+        blake3::hash(text.as_bytes()).to_hex()[..16].to_owned()
+    }
+
     /// What differs between two data sets' origins, in words; nothing if they were made of the same.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let mut found = Vec::new();

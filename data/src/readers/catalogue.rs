@@ -15,7 +15,8 @@ pub struct ItemTokens {
 }
 
 impl ItemTokens {
-    /// The SID: all tokens joined.
+    /// The SID: all tokens joined. (Upstream's title tasks join the first three only, so that items which a fourth token
+    /// keeps apart fall together; its CSV files have them all.)
     pub fn sid(&self) -> String {
         self.tokens.concat()
     }
@@ -24,14 +25,16 @@ impl ItemTokens {
 /// All items, in the order of the index.
 #[derive(Clone, Debug, Default)]
 pub struct Items {
-    /// SID tokens.
+    /// SID tokens of the items that have a SID.
     pub index: Vec<ItemTokens>,
+    /// Items of fewer than three tokens: they have no SID, but their tokens are in the vocabulary.
+    pub unnamed: Vec<ItemTokens>,
     /// Titles by item id.
     pub titles: HashMap<String, String>,
 }
 
 impl Items {
-    /// Reads `index.json` and `item.json`. Items of fewer than three tokens name no SID and are left out, as the peers do.
+    /// Reads `index.json` and `item.json`. Items of fewer than three tokens have no SID, as with the peers.
     pub fn read(index: &Path, meta: &Path) -> Result<Self, ReadError> {
         let mut items = Self::default();
         for (id, value) in object(index)? {
@@ -42,10 +45,9 @@ impl Items {
             if let Some(empty) = tokens.iter().position(|t| t.is_empty()) {
                 return Err(ReadError::file(index, format!("item {id:?}: token {empty} is empty")));
             }
-            if tokens.len() >= 3 {
-                let tokens = tokens.into_iter().map(str::to_owned).collect();
-                items.index.push(ItemTokens { id, tokens });
-            }
+            let named = tokens.len() >= 3;
+            let item = ItemTokens { id, tokens: tokens.into_iter().map(str::to_owned).collect() };
+            if named { &mut items.index } else { &mut items.unnamed }.push(item);
         }
         if items.index.is_empty() {
             return Err(ReadError::file(index, "names no item with at least three tokens"));
@@ -61,7 +63,8 @@ impl Items {
 
     /// All distinct tokens in the order in which they join the vocabulary: by Unicode code point.
     pub fn tokens(&self) -> Vec<String> {
-        let mut tokens: Vec<String> = self.index.iter().flat_map(|item| item.tokens.iter().cloned()).collect();
+        let items = self.index.iter().chain(&self.unnamed);
+        let mut tokens: Vec<String> = items.flat_map(|item| item.tokens.iter().cloned()).collect();
         tokens.sort_unstable();
         tokens.dedup();
         tokens
@@ -101,11 +104,19 @@ mod tests {
 
     #[test]
     fn order_is_the_files_and_tokens_sort_by_code_point() {
-        let index = r#"{"10": ["<a_1>", "<b_9>", "<c_1>"], "2": ["<a_10>", "<b_98>", "<c_1>"], "3": ["<a_1>"]}"#;
+        let index = r#"{"10": ["<a_1>", "<b_9>", "<c_1>"], "2": ["<a_10>", "<b_98>", "<c_1>"], "3": ["<a_7>"]}"#;
         let items = read(index, r#"{"10": {"title": "ten"}}"#).unwrap();
         assert_eq!(items.index.iter().map(|i| i.id.as_str()).collect::<Vec<_>>(), ["10", "2"]);
-        assert_eq!(items.tokens(), ["<a_10>", "<a_1>", "<b_98>", "<b_9>", "<c_1>"]);
+        assert_eq!(items.tokens(), ["<a_10>", "<a_1>", "<a_7>", "<b_98>", "<b_9>", "<c_1>"]);
         assert_eq!(items.index[1].sid(), "<a_10><b_98><c_1>");
+    }
+
+    #[test]
+    fn a_fourth_token_keeps_items_apart() {
+        let index = r#"{"0": ["<a_1>", "<b_1>", "<c_1>", "<d_0>"], "1": ["<a_1>", "<b_1>", "<c_1>", "<d_1>"]}"#;
+        let items = read(index, "{}").unwrap();
+        assert_eq!(items.index[1].sid(), "<a_1><b_1><c_1><d_1>");
+        assert_ne!(items.index[0].sid(), items.index[1].sid());
     }
 
     #[test]

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use indexmap::IndexMap;
 use sft_settings::{Config, Semantics};
 
-use super::text::{self, Text};
+use super::text::{self, Text, TITLE_INSTRUCTIONS};
 use super::{category_words, Task};
 use crate::readers::{Interaction, Items};
 use crate::rng::{legacy_choice, PythonRandom};
@@ -65,6 +65,11 @@ pub enum TaskError {
              Toys_and_Games, Sports, Books"
     )]
     Category(String),
+    /// A task that the plugin does not have.
+    #[error(
+        "tasks.{}: the plugin has no such task; set it to false, or train.semantics to upstream", .0.name()
+    )]
+    UpstreamOnly(Task),
     /// Nothing is left.
     #[error("there are no examples: every row has an empty history, or no task has any")]
     Empty,
@@ -77,7 +82,7 @@ pub struct ExampleRef {
     pub task: Task,
     /// Row of the file (from 0), or number of the pair for T2.
     pub row: u32,
-    /// T4's instruction; for T2, 1 where the SID is asked for.
+    /// Instruction of T4 and E2; for T2, 1 where the SID is asked for.
     variant: u8,
 }
 
@@ -95,9 +100,13 @@ pub struct Corpus<'a> {
 impl<'a> Corpus<'a> {
     /// The examples of `rows` and `items`.
     pub fn new(rows: &'a [Interaction], items: &'a Items, options: CorpusOptions) -> Result<Self, TaskError> {
-        let titled = options.tasks.iter().any(|t| matches!(t, Task::TitleHistoryNextTitle | Task::TitleHistoryNextSid));
-        if titled && category_words(&options.category).is_none() {
-            return Err(TaskError::Category(options.category));
+        if let Some(&task) = options.tasks.iter().find(|task| task.is_upstream_only()) {
+            if options.semantics == Semantics::JaxPlugin {
+                return Err(TaskError::UpstreamOnly(task));
+            }
+            if category_words(&options.category).is_none() {
+                return Err(TaskError::Category(options.category));
+            }
         }
         let mut corpus = Self {
             rows,
@@ -154,6 +163,9 @@ impl<'a> Corpus<'a> {
                 text::title_history_next_sid(category, &row.history_titles, sid)
             }
             Task::Evaluation => text::evaluation(&row.history_sids),
+            Task::TitleEvaluation => {
+                text::title_evaluation(usize::from(example.variant), category, &row.history_titles)
+            }
             Task::SidItemAlignment => unreachable!("handled above"),
         }
     }
@@ -189,7 +201,8 @@ impl<'a> Corpus<'a> {
         // upstream draws one instruction for each row of its sample
         let mut random = PythonRandom::new(self.options.seed);
         let numbered = rows.into_iter().map(|row| {
-            let variant = if task == Task::TitleHistoryNextTitle { random.randint(0, 10) as u8 } else { 0 };
+            let instructed = matches!(task, Task::TitleHistoryNextTitle | Task::TitleEvaluation);
+            let variant = if instructed { random.randint(0, TITLE_INSTRUCTIONS.len() - 1) as u8 } else { 0 };
             ExampleRef { task, row: row as u32, variant }
         });
         numbered.filter(|e| kept(&self.rows[e.row as usize])).collect()

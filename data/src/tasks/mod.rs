@@ -23,6 +23,8 @@ pub enum Task {
     TitleHistoryNextSid = 5,
     /// E1: the prompt that is evaluated.
     Evaluation = 6,
+    /// E2: T4's question as a prompt. Upstream has it and never evaluates it; no setting here enables it.
+    TitleEvaluation = 7,
 }
 
 impl Task {
@@ -44,11 +46,18 @@ impl Task {
             Self::TitleHistoryNextTitle => "title_history_next_title",
             Self::TitleHistoryNextSid => "title_history_next_sid",
             Self::Evaluation => "evaluation",
+            Self::TitleEvaluation => "title_evaluation",
         }
     }
 
     /// The inverse of `task as u8`.
     pub fn from_code(code: u32) -> Option<Self> {
-        [&Self::TRAINING[..], &[Self::Evaluation]].concat().into_iter().find(|t| *t as u32 == code)
+        let prompts = [Self::Evaluation, Self::TitleEvaluation];
+        Self::TRAINING.into_iter().chain(prompts).find(|t| *t as u32 == code)
+    }
+
+    /// Whether only upstream has the task: it asks about titles instead of SIDs.
+    pub fn is_upstream_only(self) -> bool {
+        matches!(self, Self::TitleHistoryNextTitle | Self::TitleHistoryNextSid | Self::TitleEvaluation)
     }
 }

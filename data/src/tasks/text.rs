@@ -95,15 +95,18 @@ pub const TITLE_INSTRUCTIONS: [&str; 11] = [
      list of {c} that might form part of the user's previous gaming history.",
 ];
 
-/// T4, with instruction `number`.
-pub(super) fn title_history_next_title(number: usize, category: &str, history: &[String], title: &str) -> Text {
+/// E2, with instruction `number`.
+pub(super) fn title_evaluation(number: usize, category: &str, history: &[String]) -> Text {
     let quoted: Vec<String> = history.iter().map(|t| format!("\"{t}\"")).collect();
     let input = format!("The user has palyed the following {category}s before: {}", quoted.join(",\t"));
-    let line = TITLE_INSTRUCTIONS[number].replace("{c}", category);
-    let mut text = text("", &input, "", format!("\"{title}\"\n"));
-    // this instruction ends in newline, blank, newline
-    text.instruction = format!("{PREAMBLE}{line}\n \n");
-    text
+    text(&TITLE_INSTRUCTIONS[number].replace("{c}", category), &input, "", String::new())
+}
+
+/// T4, with instruction `number`.
+pub(super) fn title_history_next_title(number: usize, category: &str, history: &[String], title: &str) -> Text {
+    let Text { instruction, prompt, .. } = title_evaluation(number, category, history);
+    // in training this instruction, and no other, ends in newline, blank, newline
+    Text { instruction: format!("{}\n \n", instruction.trim_end()), prompt, completion: format!("\"{title}\"\n") }
 }
 
 /// T5.
