@@ -12,7 +12,7 @@ use sft_tensor::HostTensor;
 
 use crate::devices::{Compiled, Devices};
 use crate::log::Progress;
-use crate::model::{Model, Parameters};
+use crate::model::{Model, Shards};
 use crate::world::World;
 
 /// What is searched, checked before any work is done.
@@ -84,7 +84,7 @@ impl<'a> Evaluation<'a> {
         world: &World,
         devices: &Devices,
         model: &Model,
-        parameters: &Parameters,
+        parameters: &Shards,
     ) -> Result<(Option<Ranked>, Timing)> {
         let started = Instant::now();
         let mut timing = Timing::default();
@@ -123,12 +123,12 @@ impl<'a> Evaluation<'a> {
         &self,
         devices: &Devices,
         model: &Model,
-        parameters: &Parameters,
+        parameters: &Shards,
         timing: &mut Timing,
     ) -> Result<Vec<Vec<Buffer>>> {
         let program = devices.compile(&gather_program(*devices.mesh(), &model.config, model.vocab, model.compute))?;
         timing.compile_seconds += program.compile_seconds;
-        program.run(parameters.0.iter().map(|r| r.iter().map(Argument::Borrow).collect()).collect())
+        program.run(parameters.iter().map(|r| r.iter().map(Argument::Borrow).collect()).collect())
     }
 
     fn compile(

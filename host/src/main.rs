@@ -9,6 +9,7 @@ mod model;
 mod results;
 mod schedule;
 mod train;
+mod validate;
 mod world;
 
 use std::path::PathBuf;
@@ -23,8 +24,9 @@ use sft_settings::Config;
 use checkpoint::Snapshot;
 use devices::Devices;
 use evaluate::Evaluation;
-use model::{Model, Parameters};
+use model::{load_parameters, Model, Shards, Start};
 use results::{write_predictions, write_summary, Artefacts};
+use train::Trainer;
 use world::{Reported, World};
 
 const EXAMPLES: &str = "\
@@ -160,11 +162,14 @@ fn run(cli: &Cli, world: &World) -> Result<()> {
     }
 
     let mut artefacts = Artefacts::new();
-    let mut parameters = world.agree(Parameters::load(&config, &model, &devices))?;
+    let start = world.agree(Start::of(&config))?;
+    let mut parameters = world.agree(load_parameters(&config, &model, &devices, &start))?;
     let mut trained = None;
     if cli.run_mode != RunMode::Eval {
         let examples = world.agree(prepared.train().context("the prepared data have no training examples"))?;
-        let (updated, summary) = train::train(&config, world, &devices, &model, examples, parameters)?;
+        let data = prepared.manifest().fingerprint();
+        let trainer = Trainer::new(&config, world, &devices, &model, examples, prepared.valid(), &data)?;
+        let (updated, summary) = trainer.run(parameters, &start)?;
         parameters = updated;
         save(&config, world, &devices, &model, &prepared, &parameters, summary.steps, &mut artefacts)?;
         trained = Some(summary);
@@ -226,11 +231,11 @@ fn save(
     devices: &Devices,
     model: &Model,
     prepared: &Prepared,
-    parameters: &Parameters,
+    parameters: &Shards,
     steps: usize,
     artefacts: &mut Artefacts,
 ) -> Result<()> {
-    let snapshot = world.agree(Snapshot::take(world, devices, model, parameters))?;
+    let snapshot = world.agree(Snapshot::take(world, devices, model, parameters, 0))?;
     let state = config.output_dir.join("sft_state_last.msgpack");
     snapshot.write_state(&state, steps as u64)?;
     let export = config.output_dir.join("final_checkpoint");

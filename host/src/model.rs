@@ -1,6 +1,6 @@
 //! The model of a run: its configuration, vocabulary and starting weights.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{bail, Context, Result};
 use sft_data::prepared::Prepared;
@@ -13,6 +13,7 @@ use sft_runtime::Buffer;
 use sft_settings::{Config, Semantics};
 use sft_tensor::DType;
 
+use crate::checkpoint::Family;
 use crate::devices::Devices;
 
 /// What is trained and evaluated.
@@ -52,49 +53,69 @@ impl Model {
     }
 }
 
-/// The parameters on this host's devices: `[local replica][parameter]`, f32 shards.
-pub struct Parameters(pub Vec<Vec<Buffer>>);
+/// Where a run starts from.
+pub enum Start {
+    /// The base model's weights, or random ones.
+    Base,
+    /// Weights alone: a state file or a folder in HF's form.
+    Weights(PathBuf),
+    /// A checkpoint of this system, from which training goes on.
+    Checkpoint(Family),
+}
 
-impl Parameters {
-    /// Loads the weights that the run starts from: a checkpoint, random ones, or the base model's.
-    pub fn load(config: &Config, model: &Model, devices: &Devices) -> Result<Self> {
-        let source = source(config, model)?;
-        let init = match config.train.semantics {
-            Semantics::Upstream => VocabInit::Mean,
-            Semantics::JaxPlugin => VocabInit::Normal,
-        };
-        let weights = Weights::new(&model.config, model.vocab, source.as_ref(), init, config.seed)?;
-        let mut replicas = Vec::new();
-        for (index, replica) in devices.local_replicas().enumerate() {
-            let mut buffers = Vec::new();
-            for param in &model.params {
-                // one at a time: the host never holds more than one parameter's shard
-                let shard = weights.shard(param, devices.mesh(), replica)?;
-                buffers.extend(devices.upload(index, &[shard])?);
-            }
-            replicas.push(buffers);
+impl Start {
+    /// What `train.resume_from_checkpoint` asks for.
+    pub fn of(config: &Config) -> Result<Self> {
+        let Some(path) = &config.train.resume_from_checkpoint else { return Ok(Self::Base) };
+        if path.as_os_str() == "auto" {
+            return Ok(Family::all(&config.output_dir).pop().map_or(Self::Base, Self::Checkpoint));
         }
-        Ok(Self(replicas))
+        if !path.exists() {
+            bail!("train.resume_from_checkpoint: {} does not exist", path.display());
+        }
+        Ok(Family::of_state(path).map_or_else(|| Self::Weights(path.clone()), Self::Checkpoint))
     }
 }
 
-fn source(config: &Config, model: &Model) -> Result<Box<dyn Source>> {
-    if let Some(path) = &config.train.resume_from_checkpoint {
-        return checkpoint(path);
-    }
-    if config.train.train_from_scratch {
-        return Ok(Box::new(FromScratch::new(&model.params, model.vocab.tokens, config.seed)));
-    }
-    Ok(Box::new(SafetensorsDir::open(&config.model_dir()?)?))
+/// Tensors on this host's devices: `[local replica][tensor]`, for each the shard that its replica holds.
+pub type Shards = Vec<Vec<Buffer>>;
+
+/// Loads the parameters (f32) that the run starts from.
+pub fn load_parameters(config: &Config, model: &Model, devices: &Devices, start: &Start) -> Result<Shards> {
+    let source: Box<dyn Source> = match start {
+        Start::Checkpoint(family) => Box::new(MsgpackState::open(&family.state_path())?),
+        Start::Weights(path) if path.is_dir() => Box::new(SafetensorsDir::open(path)?),
+        Start::Weights(path) => Box::new(MsgpackState::open(path)?),
+        Start::Base if config.train.train_from_scratch => {
+            Box::new(FromScratch::new(&model.params, model.vocab.tokens, config.seed))
+        }
+        Start::Base => Box::new(SafetensorsDir::open(&config.model_dir()?)?),
+    };
+    load_shards(config, model, devices, source.as_ref(), DType::F32)
 }
 
-/// A state file, or a folder in HF's form.
-fn checkpoint(path: &Path) -> Result<Box<dyn Source>> {
-    if path.is_dir() {
-        return Ok(Box::new(SafetensorsDir::open(path)?));
+/// Loads every device's shards of all parameters (or of a moment, which has the parameters' names) as `dtype`.
+pub fn load_shards(
+    config: &Config,
+    model: &Model,
+    devices: &Devices,
+    source: &dyn Source,
+    dtype: DType,
+) -> Result<Shards> {
+    let init = match config.train.semantics {
+        Semantics::Upstream => VocabInit::Mean,
+        Semantics::JaxPlugin => VocabInit::Normal,
+    };
+    let weights = Weights::new(&model.config, model.vocab, source, init, config.seed)?;
+    let mut replicas = Vec::new();
+    for (index, replica) in devices.local_replicas().enumerate() {
+        let mut buffers = Vec::new();
+        for param in &model.params {
+            // one at a time: the host never holds more than one parameter's shard
+            let shard = weights.shard(param, devices.mesh(), replica)?.to_dtype(dtype)?;
+            buffers.extend(devices.upload(index, &[shard])?);
+        }
+        replicas.push(buffers);
     }
-    if path.extension().is_some_and(|e| e == "msgpack") || path.is_file() {
-        return Ok(Box::new(MsgpackState::open(path)?));
-    }
-    bail!("train.resume_from_checkpoint: {} is neither a .msgpack state nor a folder", path.display())
+    Ok(replicas)
 }

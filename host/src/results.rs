@@ -98,7 +98,7 @@ pub fn write_summary(
             "steps": t.steps,
             "micro_steps": t.micro_steps,
             "effective_batch_size": t.effective_batch_size,
-            "final_loss": t.final_loss,
+            "final_loss": t.progress.losses.last(),
         })
     });
     let eval_json = match scores {
@@ -128,7 +128,8 @@ pub fn write_summary(
             "eval_compile_s": scores.map(|s| s.timing.compile_seconds),
             "eval_programs": scores.map(|s| s.timing.programs),
         },
-        "losses": train.map(|t| &t.losses),
+        "losses": train.map(|t| &t.progress.losses),
+        "validation_losses": train.map(|t| &t.progress.validations),
         "popularity": scores.map(|s| serde_json::to_value(&s.popularity)).transpose()?,
     });
     let path = config.output_dir.join("run_summary.json");

@@ -6,6 +6,8 @@ use super::Plan;
 /// Counts of one step over all replicas.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StepCounts {
+    /// Examples.
+    pub examples: usize,
     /// Tokens of examples.
     pub tokens: usize,
     /// Tokens with a label.
@@ -63,6 +65,7 @@ impl Plan {
             counts.cells += shape.rows * shape.seq;
             for &example in shard.iter().flatten() {
                 let example = examples.get(example as usize);
+                counts.examples += 1;
                 counts.tokens += example.tokens.len();
                 counts.supervised += example.tokens.len() - example.supervised_from.max(1);
             }

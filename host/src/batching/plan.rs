@@ -46,6 +46,12 @@ impl PlanOptions {
         }
     }
 
+    /// The options of a validation pass.
+    pub fn validation(config: &Config, shards: usize) -> Self {
+        let rows_per_replica = config.train.per_device_eval_batch_size;
+        Self { micro_batches: 1, rows_per_replica, ..Self::new(config, shards) }
+    }
+
     /// Examples of an optimizer step.
     pub fn effective_batch(&self) -> usize {
         self.micro_batches * self.rows_per_replica * self.shards
@@ -83,8 +89,8 @@ const ROW_MULTIPLE: usize = 64;
 const SUPERVISED_MULTIPLE: usize = 16;
 
 impl Plan {
-    /// Plans all steps over `examples`.
-    pub fn new(examples: &Shard, options: &PlanOptions) -> Result<Self> {
+    /// Plans all steps of training on `examples`.
+    pub fn training(examples: &Shard, options: &PlanOptions) -> Result<Self> {
         let effective = options.effective_batch();
         let micro = options.rows_per_replica * options.shards;
         let per_epoch = steps_per_epoch(examples.len(), effective);
@@ -97,13 +103,24 @@ impl Plan {
             ),
             Semantics::JaxPlugin => Batches::plugin(examples.len(), micro, options.micro_batches, options.seed),
         };
+        Ok(Self::build(examples, options, batches.take(count)))
+    }
+
+    /// Plans one pass over `examples` in their order; a step's loss is the mean over its supervised tokens.
+    pub fn pass(examples: &Shard, options: &PlanOptions) -> Self {
+        let options = PlanOptions { semantics: Semantics::Upstream, ..*options };
+        let all: Vec<usize> = (0..examples.len()).collect();
+        Self::build(examples, &options, all.chunks(options.effective_batch()).map(<[usize]>::to_vec))
+    }
+
+    fn build(examples: &Shard, options: &PlanOptions, batches: impl Iterator<Item = Vec<usize>>) -> Self {
         let lengths: Vec<usize> = (0..examples.len()).map(|i| examples.row_len(i)).collect();
         let longest = lengths.iter().copied().max().unwrap_or(1);
         let mean = lengths.iter().sum::<usize>() / lengths.len().max(1);
         let packed_len = longest.max((PACKED_MEAN_LENGTHS * mean).min(options.max_len)).next_multiple_of(ROW_MULTIPLE);
 
-        let mut plan = Self { shapes: Vec::new(), steps: Vec::new(), effective_batch: effective };
-        for batch in batches.take(count) {
+        let mut plan = Self { shapes: Vec::new(), steps: Vec::new(), effective_batch: options.effective_batch() };
+        for batch in batches {
             let rows = arrange(&batch, &lengths, packed_len, options);
             let seq = if options.pack {
                 packed_len
@@ -129,7 +146,7 @@ impl Plan {
             let shape = plan.shape_for(needed);
             plan.steps.push(Step { shape, rows, weights });
         }
-        Ok(plan)
+        plan
     }
 
     /// The shape of the same row length, made large enough for `needed`.
@@ -157,9 +174,9 @@ impl Plan {
         self.steps[step].shape
     }
 
-    /// Micro-batches of the whole run.
-    pub fn micro_steps(&self) -> usize {
-        self.steps.iter().map(|s| s.rows.len()).sum()
+    /// Micro-batches of the first `steps` steps.
+    pub fn micro_steps(&self, steps: usize) -> usize {
+        self.steps.iter().take(steps).map(|s| s.rows.len()).sum()
     }
 }
 

@@ -6,32 +6,44 @@ use anyhow::{Context, Result};
 use sft_data::prepared::Prepared;
 use sft_model::params::Param;
 use sft_model::weights::{assemble, export_hf, export_order, holders, msgpack_order, write_msgpack_state};
+use sft_runtime::Buffer;
 use sft_tensor::{DType, HostTensor};
 
 use crate::devices::Devices;
-use crate::model::{Model, Parameters};
+use crate::model::Model;
 use crate::world::World;
 
-/// The parameters' shards in this host's memory: of each replica that files are made from, all parameters.
+/// One tensor per parameter (the parameters themselves, or a moment of the optimizer) in this host's memory: the shards of
+/// each local replica that files are made from.
 pub struct Snapshot<'a> {
     world: &'a World,
     devices: &'a Devices,
     model: &'a Model,
     /// `(replica, shards)`; the other data-parallel groups hold the same.
     local: Vec<(usize, Vec<HostTensor>)>,
+    dtype: DType,
 }
 
 impl<'a> Snapshot<'a> {
-    /// Copies the shards from the devices.
-    pub fn take(world: &'a World, devices: &'a Devices, model: &'a Model, parameters: &Parameters) -> Result<Self> {
+    /// Copies the shards number `slot` of a state `[local replica][slot · parameters + parameter]` from the devices.
+    pub fn take(
+        world: &'a World,
+        devices: &'a Devices,
+        model: &'a Model,
+        state: &[Vec<Buffer>],
+        slot: usize,
+    ) -> Result<Self> {
         let group = devices.mesh().fsdp * devices.mesh().tp;
+        let count = model.params.len();
+        let dtype = state[0][slot * count].dtype();
         let mut local = Vec::new();
-        for (replica, buffers) in devices.local_replicas().zip(&parameters.0) {
+        for (replica, buffers) in devices.local_replicas().zip(state) {
             if replica < group {
-                local.push((replica, buffers.iter().map(|b| b.download()).collect::<sft_runtime::Result<_>>()?));
+                let shards = buffers[slot * count..(slot + 1) * count].iter().map(|b| b.download());
+                local.push((replica, shards.collect::<sft_runtime::Result<_>>()?));
             }
         }
-        Ok(Self { world, devices, model, local })
+        Ok(Self { world, devices, model, local, dtype })
     }
 
     /// Writes `path` in flax's msgpack layout; all ranks take part, rank 0 writes.
@@ -80,7 +92,7 @@ impl<'a> Snapshot<'a> {
             Some(block) => Ok(block),
             None => {
                 let bytes = self.world.receive(self.devices.owner(replica));
-                HostTensor::new(DType::F32, shape.clone(), bytes).context("a shard from another host")
+                HostTensor::new(self.dtype, shape.clone(), bytes).context("a shard from another host")
             }
         })
     }
