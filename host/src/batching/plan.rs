@@ -106,11 +106,14 @@ impl Plan {
         Ok(Self::build(examples, options, batches.take(count)))
     }
 
-    /// Plans one pass over `examples` in their order; a step's loss is the mean over its supervised tokens.
+    /// Plans one pass over `examples` in their order; a step's loss is the mean over its supervised tokens. Packed rows
+    /// hold several examples, so a step takes as many as are expected to fill its rows.
     pub fn pass(examples: &Shard, options: &PlanOptions) -> Self {
         let options = PlanOptions { semantics: Semantics::Upstream, ..*options };
+        let per_row = if options.pack { PACKED_MEAN_LENGTHS } else { 1 };
         let all: Vec<usize> = (0..examples.len()).collect();
-        Self::build(examples, &options, all.chunks(options.effective_batch()).map(<[usize]>::to_vec))
+        let batches = all.chunks(options.effective_batch() * per_row).map(<[usize]>::to_vec);
+        Self::build(examples, &options, batches)
     }
 
     fn build(examples: &Shard, options: &PlanOptions, batches: impl Iterator<Item = Vec<usize>>) -> Self {
