@@ -21,6 +21,10 @@ quickstart: build ## Synthetic data, a small model on two hosts, its metrics: mi
 test: build ## Run all tests
 	@cargo test --release --workspace
 
+.PHONY: bench-train
+bench-train: build ## Measure training: a JSON line a case
+	@target/release/sft-bench train
+
 .PHONY: lint
 lint: setup ## Check formatting and lints
 	@cargo fmt --all --check

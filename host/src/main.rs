@@ -25,7 +25,7 @@ use checkpoint::Snapshot;
 use devices::Devices;
 use evaluate::Evaluation;
 use model::{load_parameters, Model, Shards, Start};
-use results::{write_predictions, write_summary, Artefacts};
+use results::{write_predictions, write_summary, Artefacts, Run};
 use train::Trainer;
 use world::{Reported, World};
 
@@ -180,10 +180,12 @@ fn run(cli: &Cli, world: &World) -> Result<()> {
         let written = ranked.map(|r| write_predictions(&config, &prepared, &r, timing, &mut artefacts)).transpose();
         scores = world.agree(written)?;
     }
+    let peak_rss_kb = world.max(peak_rss_kb());
     world.agree(match world.is_first() {
         true => {
             let mesh = devices.mesh().to_string();
-            write_summary(&config, &prepared, &model, &mesh, trained.as_ref(), scores.as_ref(), &mut artefacts)
+            let run = Run { mesh: &mesh, peak_rss_mb: peak_rss_kb / 1024 };
+            write_summary(&config, &prepared, &model, run, trained.as_ref(), scores.as_ref(), &mut artefacts)
         }
         false => Ok(()),
     })?;
@@ -198,6 +200,13 @@ fn open_data(config: &Config) -> Result<Prepared> {
     let (tokenizer, settings) = expected_origin(config)?;
     prepared.check_origin(&tokenizer, &settings)?;
     Ok(prepared)
+}
+
+/// The most memory that this process has had; 0 where the system does not tell.
+fn peak_rss_kb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok()).unwrap_or(0)
 }
 
 fn make_output_dir(config: &Config) -> Result<()> {

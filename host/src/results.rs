@@ -82,12 +82,20 @@ fn samples<'a>(prompts: &'a Prompts, texts: &'a [Vec<String>]) -> impl Iterator<
     })
 }
 
+/// What the summary says of the processes.
+pub struct Run<'a> {
+    /// The mesh.
+    pub mesh: &'a str,
+    /// Peak memory of the host that took the most.
+    pub peak_rss_mb: u64,
+}
+
 /// Writes `run_summary.json`: the reference's keys, and ours after them.
 pub fn write_summary(
     config: &Config,
     prepared: &Prepared,
     model: &Model,
-    mesh: &str,
+    run: Run<'_>,
     train: Option<&TrainSummary>,
     scores: Option<&Scores>,
     artefacts: &mut Artefacts,
@@ -119,7 +127,8 @@ pub fn write_summary(
         },
         "train": train_json,
         "eval": eval_json,
-        "mesh": mesh,
+        "mesh": run.mesh,
+        "peak_rss_mb": run.peak_rss_mb,
         "weights": model.weights(),
         "timings": {
             "train_s": train.map(|t| t.seconds),

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, Context, Result};
 use crossbeam_channel::{bounded, Receiver, Sender};
 use sft_data::prepared::Shard;
+use sft_model::graph::Remat;
 use sft_model::train::{train_step, Clip, Decay, Optimizer, StepOptions};
 use sft_model::weights::MsgpackState;
 use sft_runtime::Argument;
-use sft_settings::{Config, Semantics};
+use sft_settings::{self as settings, Config, Semantics};
 use sft_tensor::HostTensor;
 
 use crate::batching::{Plan, PlanOptions};
@@ -69,7 +70,7 @@ impl<'a> Trainer<'a> {
     ) -> Result<Self> {
         let planned = Plan::training(examples, &PlanOptions::new(config, devices.mesh().batch_shards()));
         let plan = world.agree(planned)?;
-        let options = world.agree(step_options(config, model))?;
+        let options = world.agree(step_options(config, model, devices))?;
         let train = &config.train;
         let schedule = Schedule {
             peak: train.learning_rate,
@@ -292,7 +293,7 @@ impl<'a> Trainer<'a> {
     }
 }
 
-fn step_options(config: &Config, model: &Model) -> Result<StepOptions> {
+fn step_options(config: &Config, model: &Model, devices: &Devices) -> Result<StepOptions> {
     let train = &config.train;
     let plugin = train.semantics == Semantics::JaxPlugin;
     let decay = Decay { rate: train.weight_decay, vectors: plugin };
@@ -308,6 +309,10 @@ fn step_options(config: &Config, model: &Model) -> Result<StepOptions> {
         moments: train.moments_dtype.parse().context("train.moments_dtype")?,
         optimizer,
         clip: (train.max_grad_norm > 0.0).then_some(clip),
+        remat: match (train.remat, devices.platform()) {
+            (Some(settings::Remat::None), _) | (None, "cpu") => Remat::Elementwise,
+            (Some(settings::Remat::Layers) | None, _) => Remat::Steps,
+        },
     })
 }
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use sft_tensor::DType;
 
 use crate::config::ModelConfig;
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Graph, Remat, ScanOptions, Tensor};
 use crate::layout::Vocab;
 use crate::mesh::{Axis, Mesh};
 use crate::params::Param;
@@ -24,6 +24,7 @@ pub struct Transformer<'g> {
     /// How the weights are sharded.
     mesh: Mesh,
     compute: DType,
+    remat: Remat,
     params: HashMap<String, (Param, Tensor<'g>)>,
 }
 
@@ -71,7 +72,13 @@ impl<'g> Transformer<'g> {
     pub fn new(config: &ModelConfig, vocab: Vocab, compute: DType, params: &[Param], tensors: &[Tensor<'g>]) -> Self {
         let graph = tensors[0].graph();
         let named = params.iter().zip(tensors).map(|(p, &t)| (p.name.clone(), (p.clone(), t))).collect();
-        Self { graph, config: config.clone(), vocab, mesh: *graph.mesh(), compute, params: named }
+        let remat = Remat::default();
+        Self { graph, config: config.clone(), vocab, mesh: *graph.mesh(), compute, remat, params: named }
+    }
+
+    /// Keeps of every layer what `remat` says for the reverse pass.
+    pub fn with_remat(self, remat: Remat) -> Self {
+        Self { remat, ..self }
     }
 
     /// A whole weight (one layer's, for a stacked parameter) in compute type out of its shards: gathered over `fsdp`, the
@@ -144,7 +151,8 @@ impl<'g> Transformer<'g> {
         let mut stacked: Vec<&(Param, Tensor<'g>)> = self.params.values().filter(|(p, _)| p.is_stacked()).collect();
         stacked.sort_by(|a, b| a.0.name.cmp(&b.0.name));
         let inputs: Vec<_> = stacked.iter().map(|(_, t)| *t).chain(xs.iter().copied()).collect();
-        let (carry, ys) = self.graph.scan(self.config.num_hidden_layers, &[x], &inputs, false, |carry, slices| {
+        let options = ScanOptions { remat: self.remat, ..ScanOptions::default() };
+        let (carry, ys) = self.graph.scan(self.config.num_hidden_layers, &[x], &inputs, options, |carry, slices| {
             let weights = stacked
                 .iter()
                 .zip(slices)

@@ -3,7 +3,7 @@
 mod common;
 
 use common::Runner;
-use sft_model::graph::{Graph, Tensor};
+use sft_model::graph::{Graph, Remat, ScanOptions, Tensor};
 use sft_model::mesh::{Axis, Mesh};
 use sft_model::program::Program;
 use sft_model::transformer::{log_sum_exp, softmax};
@@ -12,6 +12,9 @@ use sft_tensor::{DType, HostTensor};
 /// Step of the differences: their error is about `STEP² ≈ 1e-10` of the third derivative plus `1e-16 / STEP`.
 const STEP: f64 = 1e-5;
 const TOLERANCE: f64 = 1e-7;
+
+const BACKWARDS: ScanOptions = ScanOptions { reverse: true, remat: Remat::Steps };
+const KEEPING: ScanOptions = ScanOptions { reverse: false, remat: Remat::Elementwise };
 
 fn f64_tensor(shape: &[usize], values: &[f64]) -> HostTensor {
     HostTensor::new(DType::F64, shape.to_vec(), values.iter().flat_map(|v| v.to_le_bytes()).collect()).unwrap()
@@ -149,9 +152,10 @@ fn rows_by_index() {
 fn loops() {
     // a carry, slices, stacked results and a captured tensor, in both directions
     for reverse in [false, true] {
+        let options = ScanOptions { reverse, ..ScanOptions::default() };
         check(&[&[2], &[3, 2], &[2]], |x| {
             let g = x[0].graph();
-            let (carry, ys) = g.scan(3, &[x[0]], &[x[1]], reverse, |carry, slice| {
+            let (carry, ys) = g.scan(3, &[x[0]], &[x[1]], options, |carry, slice| {
                 let next = carry[0] * slice[0] + x[2].sin();
                 (vec![next], vec![next.exp() * x[2]])
             });
@@ -161,11 +165,37 @@ fn loops() {
 }
 
 #[test]
+fn loops_that_keep_their_products() {
+    check(&[&[2], &[3, 2, 2], &[2, 2]], |x| {
+        let g = x[0].graph();
+        let (carry, ys) = g.scan(3, &[x[0]], &[x[1]], KEEPING, |carry, slice| {
+            let inner = carry[0].linear(slice[0]).sin();
+            (vec![inner.linear(x[2]) * carry[0]], vec![inner.exp()])
+        });
+        g.concat(&[carry[0].expand_dim(0), ys[0]], 0)
+    });
+}
+
+#[test]
+fn kept_products_are_computed_once() {
+    let products = |remat| {
+        let g = Graph::new(Mesh::SINGLE);
+        let (x, w) = (g.input("x", DType::F32, &[2]), g.input("w", DType::F32, &[3, 2, 2]));
+        let options = ScanOptions { remat, ..ScanOptions::default() };
+        let (carry, _) = g.scan(3, &[x], &[w], options, |carry, slice| (vec![carry[0].linear(slice[0]).sin()], vec![]));
+        let dw = g.grad(carry[0].sum_all(), &[w])[0];
+        g.to_stablehlo("keep", &[dw], &[]).matches("dot_general").count()
+    };
+    // one forward, one to compute again, two of the gradient
+    assert_eq!((products(Remat::Steps), products(Remat::Elementwise)), (4, 3));
+}
+
+#[test]
 fn loops_in_loops() {
     check(&[&[2], &[2, 2], &[3, 2]], |x| {
         let g = x[0].graph();
-        let (carry, ys) = g.scan(2, &[x[0]], &[x[1]], false, |outer, slice| {
-            let (inner, ys) = g.scan(3, &[outer[0]], &[x[2]], true, |carry, row| {
+        let (carry, ys) = g.scan(2, &[x[0]], &[x[1]], ScanOptions::default(), |outer, slice| {
+            let (inner, ys) = g.scan(3, &[outer[0]], &[x[2]], BACKWARDS, |carry, row| {
                 (vec![carry[0] * row[0] + slice[0]], vec![carry[0] * slice[0]])
             });
             (vec![inner[0]], vec![ys[0].sum(&[0])])
@@ -181,10 +211,10 @@ fn gradients_of_a_loop_inside_a_loop_of_gradients() {
     let w = g.input("w", DType::F64, &[2]);
     let batches = g.input("batches", DType::F64, &[3, 2]);
     let loss_of = |x| {
-        let (carry, _) = g.scan(2, &[x], &[], false, |carry, _| (vec![(carry[0] * w).sin()], vec![]));
+        let (carry, _) = g.scan(2, &[x], &[], ScanOptions::default(), |carry, _| (vec![(carry[0] * w).sin()], vec![]));
         carry[0].sum_all()
     };
-    let (sums, _) = g.scan(3, &[g.splat(0.0, DType::F64, &[2])], &[batches], false, |carry, batch| {
+    let (sums, _) = g.scan(3, &[g.splat(0.0, DType::F64, &[2])], &[batches], ScanOptions::default(), |carry, batch| {
         (vec![carry[0] + g.grad(loss_of(batch[0]), &[w])[0]], vec![])
     });
     let direct = (0..3).map(|i| g.grad(loss_of(batches.unstack()[i]), &[w])[0]).reduce(|a, b| a + b).unwrap();
@@ -205,8 +235,16 @@ fn collectives() {
     on(&[&[3]], |x| (x[0] * x[0]).all_reduce(&[Axis::Dp, Axis::Fsdp]).sin());
     // inside a loop, as FSDP gathers the weights of a layer
     on(&[&[2], &[3, 1, 2]], |x| {
-        let (carry, _) = x[0].graph().scan(3, &[x[0]], &[x[1]], false, |carry, slice| {
+        let (carry, _) = x[0].graph().scan(3, &[x[0]], &[x[1]], ScanOptions::default(), |carry, slice| {
             (vec![(carry[0].linear(slice[0].all_gather(0, Axis::Fsdp))).sin()], vec![])
+        });
+        carry[0]
+    });
+    // with the products kept, what they were made of is not computed again
+    on(&[&[2], &[3, 1, 2]], |x| {
+        let (carry, _) = x[0].graph().scan(3, &[x[0]], &[x[1]], KEEPING, |carry, slice| {
+            let product = carry[0].linear(slice[0].all_gather(0, Axis::Fsdp));
+            (vec![product.all_reduce(&[Axis::Dp]).sin()], vec![])
         });
         carry[0]
     });

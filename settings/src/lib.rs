@@ -18,8 +18,8 @@ use std::path::PathBuf;
 
 pub use dotenv::load_dotenv;
 pub use schema::{
-    Adam, Config, Data, Eval, Jax, LrSchedule, PlatformChoice, PredictionFormat, Runtime, Semantics, Split, Tasks,
-    Train, Wandb,
+    Adam, Config, Data, Eval, Jax, LrSchedule, PlatformChoice, PredictionFormat, Remat, Runtime, Semantics, Split,
+    Tasks, Train, Wandb,
 };
 
 /// Settings that cannot be used.

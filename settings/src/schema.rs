@@ -118,6 +118,16 @@ pub enum LrSchedule {
     Cosine,
 }
 
+/// What a layer's forward pass leaves for the backward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Remat {
+    /// The results of all products: nothing dear is computed twice.
+    None,
+    /// Only its input: a fraction of the memory, a third more of the work.
+    Layers,
+}
+
 /// Decay rates of AdamW.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Adam {
@@ -186,6 +196,8 @@ pub struct Train {
     pub max_grad_norm: f64,
     /// Ours: type of the optimizer's moments.
     pub moments_dtype: String,
+    /// Ours: rematerialisation; `none` on CPU and `layers` elsewhere unless given.
+    pub remat: Option<Remat>,
     /// Ours: the result is the state of the lowest validation loss instead of the last one; upstream's semantics do so
     /// unless told otherwise, the plugin's do not.
     pub load_best_model_at_end: Option<bool>,
@@ -341,6 +353,7 @@ impl Default for Config {
                 adam: Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
                 max_grad_norm: 1.0,
                 moments_dtype: "float32".into(),
+                remat: None,
                 load_best_model_at_end: None,
             },
             eval: Eval {

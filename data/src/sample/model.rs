@@ -17,8 +17,9 @@ const SPECIAL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 const PATTERN: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// Writes the tokenizer and the `config.json`; returns the number of tokens.
-pub(super) fn write(dir: &Path, items: &[Item], splits: &[Vec<Purchase>; 3]) -> Result<usize, SampleError> {
+/// Trains a byte-level BPE tokenizer of at most `pieces` pieces, which cuts text as Qwen2's does, on `texts` and writes it
+/// into `dir` in HF's form. Returns the number of tokens and the end-of-sequence token's id.
+pub fn write_tokenizer(dir: &Path, texts: &[String], pieces: usize) -> Result<(usize, u32), SampleError> {
     let failed = |e: tokenizers::Error| SampleError::Tokenizer(e.to_string());
     let split = Split::new(SplitPattern::Regex(PATTERN.into()), SplitDelimiterBehavior::Isolated, false);
     let bytes = ByteLevel::new(false, false, false);
@@ -33,12 +34,12 @@ pub(super) fn write(dir: &Path, items: &[Item], splits: &[Vec<Purchase>; 3]) -> 
         .map_err(failed)?;
     let alphabet = ByteLevel::alphabet().into_iter().collect();
     let mut trainer = BpeTrainer::builder()
-        .vocab_size(PIECES)
+        .vocab_size(pieces)
         .min_frequency(2)
         .show_progress(false)
         .initial_alphabet(alphabet)
         .build();
-    tokenizer.train(&mut trainer, texts(items, splits).iter()).map_err(failed)?;
+    tokenizer.train(&mut trainer, texts.iter()).map_err(failed)?;
     tokenizer.add_special_tokens(&SPECIAL.map(|t| AddedToken::from(t, true).normalized(false)));
     let text = tokenizer.to_string(true).map_err(failed)?;
     write_file(&dir.join("tokenizer.json"), text.as_bytes())?;
@@ -59,8 +60,14 @@ pub(super) fn write(dir: &Path, items: &[Item], splits: &[Vec<Purchase>; 3]) -> 
         "unk_token": null,
     });
     write_file(&dir.join("tokenizer_config.json"), format!("{config:#}\n").as_bytes())?;
-    let tokens = tokenizer.get_vocab_size(true);
-    let eos = tokenizer.token_to_id(end);
+    // it has just been added
+    let eos = tokenizer.token_to_id(end).expect("the end-of-sequence token");
+    Ok((tokenizer.get_vocab_size(true), eos))
+}
+
+/// Writes the tokenizer and the `config.json`; returns the number of tokens.
+pub(super) fn write(dir: &Path, items: &[Item], splits: &[Vec<Purchase>; 3]) -> Result<usize, SampleError> {
+    let (tokens, eos) = write_tokenizer(dir, &texts(items, splits), PIECES)?;
     let config = json!({
         "architectures": ["Qwen2ForCausalLM"],
         "attention_dropout": 0.0,

@@ -1,4 +1,4 @@
-use sft_model::graph::{Graph, Tensor};
+use sft_model::graph::{Graph, ScanOptions, Tensor};
 use sft_model::transformer::{log_sum_exp, Transformer, MASKED};
 use sft_tensor::DType;
 
@@ -67,7 +67,7 @@ impl<'m, 'g> Scorer<'m, 'g> {
         let chunks = prompts / together;
         let hidden = self.model.final_norm(hidden).reshape(&[chunks, together * rows, hidden.dim(2)]);
         let tokens = children.tokens.reshape(&[chunks, together * rows, width]);
-        let (_, log_probs) = graph.scan(chunks, &[], &[hidden, tokens], false, |_, slices| {
+        let (_, log_probs) = graph.scan(chunks, &[], &[hidden, tokens], ScanOptions::default(), |_, slices| {
             let logits = self.model.logits(slices[0], self.head);
             let first = graph.iota(DType::S32, &[together * rows, width], 0) * vocab as f64;
             let chosen = logits.reshape(&[together * rows * vocab]).take(first + slices[1]);

@@ -5,8 +5,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::op::Scan;
-use super::{BinaryKind, Graph, OpId, OpKind, ReduceKind, Tensor, UnaryKind, ValueId};
+use super::op::{Remat, Scan};
+use super::{BinaryKind, Graph, OpId, OpKind, ReduceKind, ScanOptions, Tensor, UnaryKind, ValueId};
 
 type Cotangents<'g> = HashMap<ValueId, Tensor<'g>>;
 
@@ -174,6 +174,7 @@ impl Graph {
             }
             OpKind::ScatterAdd => vec![Some(g), None, wanted[2].then(|| g.take(operands[1]))],
             OpKind::Barrier => vec![Some(g)],
+            OpKind::Kept => vec![Some(g), None],
             OpKind::AllGather { dim, axes } => vec![Some(g.reduce_scatter(*dim, axes[0]))],
             OpKind::ReduceScatter { dim, axes } => vec![Some(g.all_gather(*dim, axes[0]))],
             OpKind::AllReduce { kind: ReduceKind::Sum, replicated: true, .. } => vec![Some(g)],
@@ -187,15 +188,17 @@ impl Graph {
         }
     }
 
-    /// The forward loop is made to yield its carries; a loop in the opposite direction recomputes each step from them
-    /// and differentiates it, with the gradients of the carries and of captured tensors as carries of its own.
+    /// The forward loop is made to yield its carries, and what [`Remat`] says; a loop in the opposite direction
+    /// recomputes each step from them and differentiates it, with the gradients of the carries and of captured tensors as carries of its own.
     fn backward_scan<'g>(&'g self, id: OpId, scan: &Scan, active: &HashSet<ValueId>, cotangents: &mut Cotangents<'g>) {
         let (op, body) = {
             let inner = self.inner.borrow();
             (inner.ops[id].clone(), inner.blocks[scan.body].clone())
         };
         let (carries, length) = (scan.carries, scan.length);
-        let saved = self.save_carries(id, scan);
+        let saved = self.save(id, scan, &body.params[..carries]);
+        let products = self.products(scan);
+        let kept = self.save(id, scan, &products);
         let xs: Vec<_> = op.operands[carries..].iter().map(|&v| self.tensor(v)).collect();
         let captured: Vec<_> = {
             let free = self.inner.borrow().captures(scan.body);
@@ -215,11 +218,15 @@ impl Graph {
         let mut slices = saved;
         slices.extend(&xs);
         slices.extend(yielded.iter().map(|&i| cotangents[&op.results[i]]));
+        slices.extend(kept);
 
         let wanted: Vec<usize> = (0..xs.len()).filter(|&i| active.contains(&op.operands[carries + i])).collect();
-        let (sums, dxs) = self.scan(length, &init, &slices, !scan.reverse, |carry, slice| {
+        let options = ScanOptions { reverse: !scan.reverse, ..ScanOptions::default() };
+        let (sums, dxs) = self.scan(length, &init, &slices, options, |carry, slice| {
+            let (slice, kept) = slice.split_at(slice.len() - products.len());
+            let kept: HashMap<ValueId, ValueId> = products.iter().zip(kept).map(|(&v, t)| (v, t.id)).collect();
             let mut map: HashMap<ValueId, ValueId> = body.params.iter().zip(slice).map(|(&p, s)| (p, s.id)).collect();
-            self.inner.borrow_mut().inline(scan.body, &mut map);
+            self.inner.borrow_mut().inline(scan.body, &mut map, &kept);
             let ops = {
                 let inner = self.inner.borrow();
                 inner.blocks[inner.current()].ops.clone()
@@ -255,18 +262,30 @@ impl Graph {
         }
     }
 
-    /// Makes the loop `id` yield each carry as it was at the start of every step: `[length, …]` each.
-    fn save_carries<'g>(&'g self, id: OpId, scan: &Scan) -> Vec<Tensor<'g>> {
+    /// Makes the loop `id` yield the `values` of its body (or their state at the start of every step, for carries):
+    /// `[length, …]` each.
+    fn save<'g>(&'g self, id: OpId, scan: &Scan, values: &[ValueId]) -> Vec<Tensor<'g>> {
         let inner = &mut *self.inner.borrow_mut();
-        let params = inner.blocks[scan.body].params[..scan.carries].to_vec();
-        let saved = params.into_iter().map(|param| {
-            let (dtype, shape) = (inner.values[param].dtype, inner.values[param].shape.clone());
+        let saved = values.iter().map(|&value| {
+            let (dtype, shape) = (inner.values[value].dtype, inner.values[value].shape.clone());
             let stacked = inner.value(dtype, [&[scan.length], shape.as_slice()].concat());
-            inner.blocks[scan.body].results.push(param);
+            inner.blocks[scan.body].results.push(value);
             inner.ops[id].results.push(stacked);
             stacked
         });
         saved.collect::<Vec<_>>().into_iter().map(|v| self.tensor(v)).collect()
+    }
+
+    /// What a step computes that is dear, if it is to be kept.
+    fn products(&self, scan: &Scan) -> Vec<ValueId> {
+        let inner = self.inner.borrow();
+        let dear = |op: &&OpId| matches!(inner.ops[**op].kind, OpKind::Dot { .. } | OpKind::AllReduce { .. });
+        match scan.remat {
+            Remat::Steps => Vec::new(),
+            Remat::Elementwise => {
+                inner.blocks[scan.body].ops.iter().filter(dear).map(|&op| inner.ops[op].results[0]).collect()
+            }
+        }
     }
 }
 

@@ -32,7 +32,9 @@ use std::fmt;
 use sft_tensor::DType;
 
 use crate::mesh::Mesh;
+pub use op::Remat;
 pub(crate) use op::{BinaryKind, CompareKind, Op, OpKind, ReduceKind, UnaryKind};
+pub use scan::ScanOptions;
 
 /// Index of a value: the result of an operation or a parameter of a block.
 pub(crate) type ValueId = usize;

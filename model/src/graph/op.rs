@@ -52,6 +52,16 @@ pub(crate) enum ReduceKind {
     Max,
 }
 
+/// What the forward pass of a loop keeps for the reverse pass, besides the carries; the rest is computed again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Remat {
+    /// Nothing: one carry a step is kept.
+    #[default]
+    Steps,
+    /// The results of products and all-reduces, so that only what is cheap is computed again.
+    Elementwise,
+}
+
 /// A loop over the leading dimension of its `xs`: `(carry, x_i) → (carry, y_i)`. Operands are the initial carries and
 /// then the `xs`; results the final carries and then the stacked `ys`. The body's parameters and results come in the
 /// same order; whatever else it uses is captured from outside.
@@ -61,6 +71,7 @@ pub(crate) struct Scan {
     pub length: usize,
     pub carries: usize,
     pub reverse: bool,
+    pub remat: Remat,
 }
 
 #[derive(Clone, Debug)]
@@ -115,6 +126,8 @@ pub(crate) enum OpKind {
     SortDescending,
     /// Identity that stops gradients.
     StopGradient,
+    /// `computed, kept`: yields what the forward pass kept; its gradient is the computed one's, which nothing else uses.
+    Kept,
     /// Identity that XLA may not optimise across.
     Barrier,
     AllGather {

@@ -2,11 +2,20 @@
 
 use std::collections::HashMap;
 
-use super::op::Scan;
+use super::op::{Remat, Scan};
 use super::{BlockId, Graph, Inner, OpKind, Tensor, ValueId};
 
+/// How a [`Graph::scan`] runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScanOptions {
+    /// Backwards: the last slices first.
+    pub reverse: bool,
+    /// What is kept for differentiation.
+    pub remat: Remat,
+}
+
 impl Graph {
-    /// Runs `body(carry, x_i) → (carry, y_i)` for `i` in `0..length` (backwards with `reverse`) over the slices of `xs`
+    /// Runs `body(carry, x_i) → (carry, y_i)` for `i` in `0..length` over the slices of `xs`
     /// along their leading dimension. Returns the final carries and the `ys`, stacked by index. The body may use
     /// tensors from outside.
     pub fn scan<'g, F>(
@@ -14,7 +23,7 @@ impl Graph {
         length: usize,
         init: &[Tensor<'g>],
         xs: &[Tensor<'g>],
-        reverse: bool,
+        options: ScanOptions,
         body: F,
     ) -> (Vec<Tensor<'g>>, Vec<Tensor<'g>>)
     where
@@ -43,7 +52,8 @@ impl Graph {
             debug_assert_eq!(closed, Some(block));
             inner.blocks[block].results = next.iter().chain(&ys).map(|t| t.id).collect();
         }
-        let kind = OpKind::Scan(Scan { body: block, length, carries: init.len(), reverse });
+        let ScanOptions { reverse, remat } = options;
+        let kind = OpKind::Scan(Scan { body: block, length, carries: init.len(), reverse, remat });
         let mut results = self.op_n(kind, &[init, xs].concat(), &types);
         let stacked = results.split_off(init.len());
         (results, stacked)
@@ -52,8 +62,8 @@ impl Graph {
 
 impl Inner {
     /// Appends a copy of `block`'s operations to the innermost open block, with values replaced as `map` says; `map`
-    /// then also holds the copies of the results.
-    pub fn inline(&mut self, block: BlockId, map: &mut HashMap<ValueId, ValueId>) {
+    /// then also holds the copies of the results. A result in `kept` is not computed but taken from there.
+    pub fn inline(&mut self, block: BlockId, map: &mut HashMap<ValueId, ValueId>, kept: &HashMap<ValueId, ValueId>) {
         for op in self.blocks[block].ops.clone() {
             let source = self.ops[op].clone();
             let operands = source.operands.iter().map(|v| *map.get(v).unwrap_or(v)).collect();
@@ -63,7 +73,10 @@ impl Inner {
             };
             let types: Vec<_> =
                 source.results.iter().map(|&r| (self.values[r].dtype, self.values[r].shape.clone())).collect();
-            let results = self.push(kind, operands, &types);
+            let mut results = self.push(kind, operands, &types);
+            if let Some(&value) = source.results.first().and_then(|r| kept.get(r)) {
+                results = self.push(OpKind::Kept, vec![results[0], value], &types);
+            }
             map.extend(source.results.into_iter().zip(results));
         }
     }
@@ -76,7 +89,7 @@ impl Inner {
             let id = self.block_param(dtype, shape);
             map.insert(param, id);
         }
-        self.inline(block, &mut map);
+        self.inline(block, &mut map, &HashMap::new());
         self.blocks[copy].results = self.blocks[block].results.iter().map(|v| *map.get(v).unwrap_or(v)).collect();
         self.open.pop();
         copy

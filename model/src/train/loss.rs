@@ -2,7 +2,7 @@ use sft_tensor::DType;
 
 use super::{BatchInputs, BatchShape};
 use crate::config::ModelConfig;
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Graph, ScanOptions, Tensor};
 use crate::layout::{self, Vocab};
 use crate::mesh::{Axis, Mesh};
 use crate::program::Program;
@@ -31,7 +31,7 @@ pub fn loss_program(mesh: Mesh, config: &ModelConfig, vocab: Vocab, compute: DTy
     let batch = BatchInputs::declare(&graph, shape);
     let model = Transformer::new(config, vocab, compute, &params, &tensors);
     let zero = graph.scalar(0.0, DType::F32);
-    let (sum, _) = graph.scan(shape.micro_batches, &[zero], &batch.list(), false, |carry, micro| {
+    let (sum, _) = graph.scan(shape.micro_batches, &[zero], &batch.list(), ScanOptions::default(), |carry, micro| {
         (vec![carry[0] + weighted_loss(&model, &BatchInputs::from_list(micro))], vec![])
     });
     let loss = sum[0].all_reduce(&[Axis::Dp, Axis::Fsdp]);

@@ -4,7 +4,7 @@ use super::loss::weighted_loss;
 use super::optimizer::Hyper;
 use super::{BatchInputs, BatchShape, Optimizer, SLOT_NAMES};
 use crate::config::ModelConfig;
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Graph, Remat, ScanOptions, Tensor};
 use crate::layout::{self, Vocab};
 use crate::mesh::{Axis, Mesh};
 use crate::params::Param;
@@ -31,6 +31,8 @@ pub struct StepOptions {
     pub optimizer: Optimizer,
     /// Clipping, if any.
     pub clip: Option<Clip>,
+    /// What the layers keep for the reverse pass.
+    pub remat: Remat,
 }
 
 /// One optimizer step over a batch of all replicas.
@@ -58,7 +60,7 @@ pub fn train_step(
     let hyper = Hyper { learning_rate: hyper[0], correction1: hyper[1], correction2_root: hyper[2] };
     let batch = BatchInputs::declare(&graph, shape);
 
-    let model = Transformer::new(config, vocab, options.compute, &params, &values);
+    let model = Transformer::new(config, vocab, options.compute, &params, &values).with_remat(options.remat);
     let (loss, gradients) = accumulate(&graph, &model, &values, &batch, shape.micro_batches);
     let loss = loss.all_reduce(&[Axis::Dp, Axis::Fsdp]);
     let gradients: Vec<_> = params.iter().zip(gradients).map(|(p, g)| g.all_reduce(replicated_axes(p))).collect();
@@ -100,7 +102,7 @@ fn accumulate<'g>(
     }
     let zeros = values.iter().map(|v| graph.splat(0.0, DType::F32, &v.shape()));
     let init: Vec<_> = std::iter::once(graph.scalar(0.0, DType::F32)).chain(zeros).collect();
-    let (sums, _) = graph.scan(micro_batches, &init, &batch.list(), false, |sums, micro| {
+    let (sums, _) = graph.scan(micro_batches, &init, &batch.list(), ScanOptions::default(), |sums, micro| {
         let (loss, gradients) = loss_and_gradients(&BatchInputs::from_list(micro));
         let added = sums.iter().zip(std::iter::once(loss).chain(gradients)).map(|(&sum, new)| sum + new);
         (added.collect(), vec![])

@@ -30,9 +30,13 @@ impl Live {
                 continue;
             }
             self.ops.insert(id);
-            let OpKind::Scan(scan) = &op.kind else {
-                used.extend(&op.operands);
-                continue;
+            let scan = match &op.kind {
+                OpKind::Scan(scan) => scan,
+                kind => {
+                    let unused = usize::from(matches!(kind, OpKind::Kept));
+                    used.extend(&op.operands[unused..]);
+                    continue;
+                }
             };
             let live = self.mark_scan(inner, scan, &op.results, used);
             used.extend(live.carries.iter().map(|&i| op.operands[i]));

@@ -12,6 +12,10 @@ impl Emitter<'_> {
         let inner = self.inner;
         let op = &inner.ops[id];
         let result = op.results[0];
+        if let OpKind::Kept = op.kind {
+            names.insert(result, names[&op.operands[1]].clone());
+            return;
+        }
         let name = format!("%v{result}");
         let x: Vec<String> = op.operands.iter().map(|v| names[v].clone()).collect();
         let t: Vec<String> = op.operands.iter().map(|&v| self.ty(v)).collect();
@@ -127,7 +131,7 @@ impl Emitter<'_> {
                 self.groups(axes),
                 self.region(result, reduce_name(*kind))
             ),
-            OpKind::Scan(_) => unreachable!("printed by Emitter::scan"),
+            OpKind::Scan(_) | OpKind::Kept => unreachable!("handled above and by the caller"),
         };
         self.body_line(format_args!("{name} = {text}"));
         names.insert(result, name);
