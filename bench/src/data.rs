@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use sft_data::prepared::{Manifest, Prepared, Writer};
 use sft_data::readers::{read_interactions, Items};
-use sft_data::sample::{write_sample, write_tokenizer, SampleOptions};
+use sft_data::sample::{write_sample, write_tokenizer, SampleOptions, PROMPT_WORDS};
 use sft_data::tokenizer::Tokenizer;
 use sft_settings::Config;
 
@@ -64,6 +64,7 @@ pub fn write_model(dir: &Path, files: &Files) -> Result<()> {
     let mut texts: Vec<String> = items.titles.values().cloned().collect();
     texts.sort_unstable();
     texts.extend(read_interactions(&files.train)?.into_iter().map(|row| row.title));
+    texts.extend(std::iter::repeat_n(PROMPT_WORDS.to_owned(), 100));
     let (_, eos) = write_tokenizer(dir, &texts, PIECES)?;
     let config = json!({
         "architectures": ["Qwen2ForCausalLM"],

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 pub use history::Purchase;
 pub use items::Item;
-pub use model::write_tokenizer;
+pub use model::{write_tokenizer, PROMPT_WORDS};
 
 /// What to make.
 #[derive(Clone, Debug)]

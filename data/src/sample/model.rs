@@ -93,15 +93,18 @@ pub(super) fn write(dir: &Path, items: &[Item], splits: &[Vec<Purchase>; 3]) -> 
     Ok(tokens)
 }
 
+/// The words of the tasks, for tokenizers to learn.
+pub const PROMPT_WORDS: &str =
+    "Below is an instruction that describes a task, paired with an input that provides further \
+    context. Write a response that appropriately completes the request. \n\n### Instruction:\nCan you predict the \
+    next possible item that the user may expect?\n\n### User Input: \nThe user has interacted with items , in \
+    chronological order. Can you predict the next possible item the user may expect, given the following \
+    chronological interaction history: \nAnswer the question about item identification. What is the title of item \
+    \"\"? Which item has the title: ? The user has sequentially interacted with items . Can you recommend the next \
+    item for him? Tell me the title of the item\n\n### Response:\n";
+
 /// What the tokenizer is trained on: the words of the tasks and the titles, as often as they are bought.
 fn texts(items: &[Item], splits: &[Vec<Purchase>; 3]) -> Vec<String> {
-    const TASKS: &str = "Below is an instruction that describes a task, paired with an input that provides further \
-        context. Write a response that appropriately completes the request. \n\n### Instruction:\nCan you predict the \
-        next possible item that the user may expect?\n\n### User Input: \nThe user has interacted with items , in \
-        chronological order. Can you predict the next possible item the user may expect, given the following \
-        chronological interaction history: \nAnswer the question about item identification. What is the title of item \
-        \"\"? Which item has the title: ? The user has sequentially interacted with items . Can you recommend the next \
-        item for him? Tell me the title of the item\n\n### Response:\n";
     let titles = splits[0].iter().map(|row| format!("{}\n", items[row.target].title));
-    std::iter::repeat_n(TASKS.to_owned(), 100).chain(titles).collect()
+    std::iter::repeat_n(PROMPT_WORDS.to_owned(), 100).chain(titles).collect()
 }
