@@ -79,13 +79,15 @@ impl<'a> Trainer<'a> {
             total_steps: plan.len(),
         };
         let run = format!(
-            "data {data}, {} steps of {}, {} {:?} from {} warm-up steps, {:?}, seed {}",
+            "data {data}, {} steps of {}, {} {:?} from {} warm-up steps, {:?}, {:?}, products in {:?}, seed {}",
             plan.len(),
             plan.effective_batch,
             train.learning_rate,
             schedule.kind,
             train.warmup_steps,
             options.optimizer,
+            options.clip,
+            options.compute,
             config.seed
         );
         let programs = compile(world, devices, model, &options, &plan)?;
