@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use sft_data::prepared::{Manifest, Prepared, Writer};
+use sft_data::prepared::{Prepared, Writer};
 use sft_data::readers::{read_interactions, Items};
 use sft_data::sample::{write_sample, write_tokenizer, SampleOptions, PROMPT_WORDS};
 use sft_data::tokenizer::Tokenizer;
-use sft_settings::Config;
 
 /// Rows of the model's tables, unless the tokenizer needs more.
 const VOCABULARY: usize = 32_000;
@@ -88,7 +87,7 @@ pub fn write_model(dir: &Path, files: &Files) -> Result<()> {
 }
 
 /// Writes into `to` the examples of the prepared data `from` as rows of 512 tokens, all of them supervised.
-pub fn supervise_everything(config: &Config, from: &Path, to: &Path) -> Result<()> {
+pub fn supervise_everything(from: &Path, to: &Path) -> Result<()> {
     let prepared = Prepared::open(from)?;
     let train = prepared.train().context("no training examples")?;
     let tokens: Vec<u32> = train.iter().take(2000).flat_map(|example| example.tokens.to_vec()).collect();
@@ -100,7 +99,6 @@ pub fn supervise_everything(config: &Config, from: &Path, to: &Path) -> Result<(
     writer.add_shard(shard)?;
     writer.catalogue(prepared.catalogue())?;
     Tokenizer::open(&prepared.tokenizer_dir())?.save(&writer.tokenizer_dir()?)?;
-    let (tokenizer, settings) = sft_data::prepare::expected_origin(config)?;
-    writer.finish(Manifest { tokenizer, settings, ..prepared.manifest().clone() })?;
+    writer.finish(prepared.manifest().clone())?;
     Ok(())
 }

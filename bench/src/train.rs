@@ -6,7 +6,6 @@ use serde_json::{json, Value};
 use sft_model::config::ModelConfig;
 use sft_model::layout::{params, Vocab};
 use sft_model::mesh::Mesh;
-use sft_settings::Config;
 
 use crate::data::{supervise_everything, write_model, Files};
 use crate::matmul;
@@ -17,31 +16,19 @@ const WARM_UP: usize = 2;
 struct Case {
     name: &'static str,
     hosts: usize,
-    settings: &'static [&'static str],
+    /// Rows a host: 32 in all where examples are real.
+    rows: usize,
+    pack: bool,
+    /// Folder of the prepared data.
     prepared: &'static str,
 }
 
 const CASES: [Case; 5] = [
-    Case { name: "packed_1x1", hosts: 1, settings: &["train.per_device_train_batch_size=32"], prepared: "real" },
-    Case {
-        name: "unpacked_1x1",
-        hosts: 1,
-        settings: &["train.per_device_train_batch_size=32", "train.pack=false"],
-        prepared: "real",
-    },
-    Case { name: "packed_2x1", hosts: 2, settings: &["train.per_device_train_batch_size=16"], prepared: "real" },
-    Case {
-        name: "unpacked_2x1",
-        hosts: 2,
-        settings: &["train.per_device_train_batch_size=16", "train.pack=false"],
-        prepared: "real",
-    },
-    Case {
-        name: "all_supervised_1x1",
-        hosts: 1,
-        settings: &["train.per_device_train_batch_size=4", "train.pack=false"],
-        prepared: "full",
-    },
+    Case { name: "packed_1x1", hosts: 1, rows: 32, pack: true, prepared: "real" },
+    Case { name: "unpacked_1x1", hosts: 1, rows: 32, pack: false, prepared: "real" },
+    Case { name: "packed_2x1", hosts: 2, rows: 16, pack: true, prepared: "real" },
+    Case { name: "unpacked_2x1", hosts: 2, rows: 16, pack: false, prepared: "real" },
+    Case { name: "all_supervised_1x1", hosts: 1, rows: 4, pack: false, prepared: "full" },
 ];
 
 /// Runs the cases whose name holds `filter` and prints a JSON line each.
@@ -61,11 +48,11 @@ pub fn run(dir: &Path, steps: usize, filter: &str) -> Result<()> {
     std::fs::write(&path, yaml).with_context(|| format!("{}: cannot be written", path.display()))?;
     let mut common = files.settings.clone();
     common.push(format!("data.prepared_dir={}", dir.join("real").display()));
-    let config = Config::load(&path, &common)?;
     execute(Command::new(program("sft-prep")?).args(arguments(&path, &common)))?;
-    supervise_everything(&config, &dir.join("real"), &dir.join("full"))?;
+    supervise_everything(&dir.join("real"), &dir.join("full"))?;
 
-    let weights = params(&ModelConfig::read(&model)?, Vocab::padded(32_000, &Mesh::SINGLE));
+    let config = ModelConfig::read(&model)?;
+    let weights = params(&config, Vocab::padded(config.vocab_size, &Mesh::SINGLE));
     let head = weights.iter().find(|p| p.name == "lm_head.weight").map_or(0, |p| p.elements());
     let body: usize = weights.iter().filter(|p| p.is_stacked() && p.is_matrix()).map(|p| p.elements()).sum();
     let peak = matmul::flops_per_s()?;
@@ -74,7 +61,8 @@ pub fn run(dir: &Path, steps: usize, filter: &str) -> Result<()> {
         let mut settings = files.settings.clone();
         settings.push(format!("data.prepared_dir={}", dir.join(case.prepared).display()));
         settings.push(format!("output_dir={}", out.display()));
-        settings.extend(case.settings.iter().map(|s| (*s).to_owned()));
+        settings.push(format!("train.per_device_train_batch_size={}", case.rows));
+        settings.push(format!("train.pack={}", case.pack));
         let mut command = Command::new(program("sft-launch")?);
         command.args(["--local", "--no-prep", "--run-mode", "train", "--hosts", &case.hosts.to_string()]);
         execute(command.args(arguments(&path, &settings)))?;

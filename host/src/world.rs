@@ -78,9 +78,8 @@ impl World {
 
     /// The largest of the ranks' values.
     pub fn max(&self, value: u64) -> u64 {
-        let all = self.all_gather(&value.to_le_bytes());
-        let read = |bytes: &Vec<u8>| bytes.iter().rev().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
-        all.iter().map(read).max().unwrap_or(value)
+        let all = self.all_gather(bytemuck::bytes_of(&value));
+        all.iter().map(|bytes| bytemuck::pod_read_unaligned(bytes)).max().unwrap_or(value)
     }
 
     /// Ends a phase that every rank goes through: fails on all ranks if it failed on any, after rank 0 has said where

@@ -93,17 +93,25 @@ pub fn run(command: &mut Command) -> Ran {
     Ran { code: status.code().unwrap_or(-1), stdout: text(stdout), stderr: text(stderr) }
 }
 
-/// `sft-host` in `hosts` processes under mpirun, or alone.
+/// Runs `sft-host` in `hosts` processes under mpirun, or alone.
 pub fn host(hosts: usize, arguments: &[String]) -> Ran {
+    run(&mut host_command(hosts, arguments))
+}
+
+/// The command of [`host`].
+pub fn host_command(hosts: usize, arguments: &[String]) -> Command {
     if hosts == 1 {
-        return run(Command::new(program("sft-host")).args(arguments));
+        let mut command = Command::new(program("sft-host"));
+        command.args(arguments);
+        return command;
     }
     let mut command = Command::new("mpirun");
     command.args(["--oversubscribe", "--bind-to", "none", "-n", &hosts.to_string()]);
     if nix::unistd::geteuid().is_root() {
         command.arg("--allow-run-as-root");
     }
-    run(command.arg(program("sft-host")).args(arguments))
+    command.arg(program("sft-host")).args(arguments);
+    command
 }
 
 /// A folder with a small sample and settings that train on it for a few steps.

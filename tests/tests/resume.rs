@@ -2,12 +2,12 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use serde_json::Value;
-use sft_tests::{host, program, repository, Workspace};
+use sft_tests::{host, host_command, repository, Workspace};
 
 fn summary(out: &Path) -> Value {
     let text = std::fs::read_to_string(out.join("run_summary.json")).unwrap();
@@ -36,20 +36,7 @@ fn arguments(workspace: &Workspace, settings: &[String], more: &[&str]) -> Vec<S
 
 /// Starts `hosts` processes and kills one of them as soon as `step` is printed.
 fn kill_after(step: usize, hosts: usize, arguments: &[String]) {
-    let mut command = match hosts {
-        1 => Command::new(program("sft-host")),
-        _ => {
-            let mut command = Command::new("mpirun");
-            command.args(["--oversubscribe", "--bind-to", "none", "-n", &hosts.to_string()]);
-            if nix::unistd::geteuid().is_root() {
-                command.arg("--allow-run-as-root");
-            }
-            command.arg(program("sft-host"));
-            command
-        }
-    };
-    let mut child = command
-        .args(arguments)
+    let mut child = host_command(hosts, arguments)
         .current_dir(repository())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -189,7 +189,8 @@ impl Graph {
     }
 
     /// The forward loop is made to yield its carries, and what [`Remat`] says; a loop in the opposite direction
-    /// recomputes each step from them and differentiates it, with the gradients of the carries and of captured tensors as carries of its own.
+    /// recomputes each step from them and differentiates it, with the gradients of the carries and of captured tensors
+    /// as carries of its own.
     fn backward_scan<'g>(&'g self, id: OpId, scan: &Scan, active: &HashSet<ValueId>, cotangents: &mut Cotangents<'g>) {
         let (op, body) = {
             let inner = self.inner.borrow();
